@@ -1,0 +1,34 @@
+// What must not run in Python once per token. Tested against numpy in tests/ffi/test_helpers.py.
+#ifndef PYGGML_HELPERS_H
+#define PYGGML_HELPERS_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Fill n function pointers from a library that is already open. Returns the number of names that are missing,
+// or -1 when the library at that path is not open in this process.
+int pyggml_bind(const char * path, const char * const * names, void ** slots, int n);
+
+// A causal attention mask. Row i (of n_rows) is a token at pos[i] of sequence seq[i]; column j (of n_cells) is a cell
+// at cell_pos[j] (-1: empty) whose sequences are the bits of cell_seq[j]. The entry is 0 where the token may look at
+// the cell and -inf elsewhere. window > 0: only the last `window` positions, itself included. chunk > 0: only
+// positions of the same chunk. causal[i] == 0 lets row i see later positions too; causal may be NULL.
+// Entries are f16 when half is true, else f32. dst holds n_rows * n_cells of them; rows from n_rows to n_pad are -inf.
+void pyggml_fill_mask(void * dst, bool half, int n_cells, const int32_t * cell_pos, const uint64_t * cell_seq,
+                      int n_rows, int n_pad, const int32_t * pos, const int32_t * seq, const uint8_t * causal,
+                      int32_t window, int32_t chunk);
+
+// Index of the largest value; the first one on a tie; -1 when any value is NaN.
+int32_t pyggml_argmax(const float * x, int32_t n);
+
+// The k largest values, sorted descending (ties: lower index first). Returns how many were written (min(k, n)),
+// or -1 when any value is NaN.
+int32_t pyggml_top_k(const float * x, int32_t n, int32_t k, int32_t * ids, float * values);
+
+// ln(sum(exp(x))), stable.
+double pyggml_log_sum_exp(const float * x, int32_t n);
+
+// Repetition penalties in place: for each distinct ids[i], seen counts[i] times.
+void pyggml_penalize(float * x, int32_t n, const int32_t * ids, const int32_t * counts, int32_t n_ids,
+                     float repeat, float frequency, float presence);
+#endif
