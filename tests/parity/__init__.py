@@ -1,0 +1,1 @@
+"""Numbers recorded from other implementations, and the tools that record and compare them (see README.md)."""
