@@ -140,7 +140,11 @@ def main(include: Path, helpers: Path, cdef_out: Path, csrc_out: Path) -> None:
         cdef += found
     for key, name in DYNAMIC.items():
         types, struct, bind = function_pointers(include / name, key)
-        cdef += types + [struct, f"extern struct pyggml_{key}_api pyggml_{key};", f"int pyggml_bind_{key}(const char * path);"]
+        cdef += types + [
+            struct,
+            f"extern struct pyggml_{key}_api pyggml_{key};",
+            f"int pyggml_bind_{key}(const char * path);",
+        ]
         csrc += [struct, bind]
     helper_text, _ = preprocess(strip_comments(helpers.read_text(encoding="utf-8")))
     cdef += [helper_text, CALLBACKS]

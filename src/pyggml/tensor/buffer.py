@@ -1,0 +1,108 @@
+"""Device memory with an owner."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from pyggml._ffi import ffi, lib, not_null
+from pyggml.errors import BackendError, ClosedError
+
+from .device import Device
+
+__all__ = ["Buffer", "BufferUsage"]
+
+
+class BufferUsage:
+    """``enum ggml_backend_buffer_usage``: a hint for the scheduler."""
+
+    ANY = 0
+    WEIGHTS = 1
+    COMPUTE = 2
+
+
+class Buffer:
+    """A ``ggml_backend_buffer_t``. ``keep`` holds Python objects whose memory the buffer borrows."""
+
+    def __init__(self, ptr: Any, *, keep: object = None) -> None:
+        self._ptr = ptr
+        self._keep = keep
+
+    @classmethod
+    def over_memory(cls, device: Device, memory: Any, *, max_tensor_size: int) -> Self:
+        """A buffer over memory that the caller owns (a mapped file), used in place.
+
+        Args:
+            device: must offer :attr:`Device.host_pointer_buffers`.
+            memory: an object with the buffer protocol; kept alive by this object.
+            max_tensor_size: bytes of the largest tensor that will be placed in it.
+
+        Raises:
+            BackendError: the device cannot, or the memory is not aligned as the device wants.
+        """
+        view = ffi.from_buffer(memory)
+        alignment = lib.ggml_backend_buft_get_alignment(device.buffer_type)
+        if int(ffi.cast("uintptr_t", view)) % alignment:
+            raise BackendError(f"memory given to {device.name} must be aligned to {alignment} bytes")
+        if not device.host_pointer_buffers:
+            raise BackendError(f"device {device.name} cannot use the host's memory in place; copy instead")
+        ptr = lib.ggml_backend_dev_buffer_from_host_ptr(device.ptr, view, len(view), max_tensor_size)
+        return cls(not_null(ptr, f"mapping {len(view)} bytes for {device.name}"), keep=(memory, view))
+
+    @property
+    def ptr(self) -> Any:
+        if self._ptr == ffi.NULL:
+            raise ClosedError("the buffer was closed")
+        return self._ptr
+
+    @property
+    def name(self) -> str:
+        """The name of the buffer's type, e.g. ``CPU`` or ``CPU_REPACK``."""
+        return str(ffi.string(lib.ggml_backend_buffer_name(self.ptr)).decode())
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(lib.ggml_backend_buffer_get_size(self.ptr))
+
+    @property
+    def is_host(self) -> bool:
+        """Whether the memory can be read by the CPU at ``tensor.data``."""
+        return bool(lib.ggml_backend_buffer_is_host(self.ptr))
+
+    def set_usage(self, usage: int) -> None:
+        """Tell the scheduler what the buffer holds (:class:`BufferUsage`)."""
+        lib.ggml_backend_buffer_set_usage(self.ptr, usage)
+
+    def clear(self, value: int = 0) -> None:
+        """Set every byte to ``value``."""
+        lib.ggml_backend_buffer_clear(self.ptr, value)
+
+    def place(self, tensor: Any, offset: int) -> None:
+        """Put the unallocated ``tensor`` at ``offset`` bytes from the buffer's start.
+
+        Raises:
+            BackendError: it does not fit.
+        """
+        base = ffi.cast("char *", lib.ggml_backend_buffer_get_base(self.ptr))
+        need = lib.ggml_backend_buffer_get_alloc_size(self.ptr, tensor.ptr)
+        if offset < 0 or offset + need > self.size:
+            raise BackendError(
+                f"tensor {tensor.name!r}: {need} bytes at {offset} do not fit into {self.size} bytes"
+            )
+        status = lib.ggml_backend_tensor_alloc(self.ptr, tensor.ptr, base + offset)
+        if status != lib.GGML_STATUS_SUCCESS:
+            raise BackendError(f"tensor {tensor.name!r} could not be placed in a {self.name} buffer")
+
+    def close(self) -> None:
+        """Free the memory (not the borrowed one); a second call does nothing."""
+        if self._ptr != ffi.NULL:
+            lib.ggml_backend_buffer_free(self._ptr)
+            self._ptr = ffi.NULL
+            self._keep = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
