@@ -10,7 +10,8 @@
     └── TransferError                  a model could not be fetched
 """
 
-__all__ = ["DigestMismatchError", "InvalidNameError", "ModelNotFoundError", "ServerError", "StoreError", "TransferError"]
+__all__ = ["DigestMismatchError", "InvalidNameError", "ModelNotFoundError", "ServerError", "StoreError",
+"TransferError"]
 
 
 class ServerError(Exception):

@@ -1,0 +1,3 @@
+"""The command line ``pyggml``."""
+
+__all__: list[str] = []

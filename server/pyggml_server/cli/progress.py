@@ -1,0 +1,66 @@
+"""Draws progress: a bar per stage on a terminal, one line per stage elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
+
+from pyggml_server.store import Progress, Report
+
+__all__ = ["show_progress"]
+
+
+@contextmanager
+def show_progress() -> Iterator[Report]:
+    """Give a function that takes progress and draws it on stderr while the context is open."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Bars(*columns, console=console) as bars:
+            yield _Bars(bars)
+    else:
+        yield _Lines(console)
+
+
+class _Bars:
+    """One bar per status text."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._status = ""
+        self._task: TaskID | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self._task is None or progress.status != self._status:
+            self._finish()
+            self._status = progress.status
+            self._task = self._bars.add_task(progress.status, total=progress.total)
+        self._bars.update(self._task, completed=progress.completed, total=progress.total)
+
+    def _finish(self) -> None:
+        # a stage of unknown length would go on pulsing for ever
+        if self._task is not None:
+            done = self._bars.tasks[self._task].completed
+            self._bars.update(self._task, total=done or 1, completed=done or 1)
+            self._bars.stop_task(self._task)
+
+
+class _Lines:
+    """One line per status text, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status = ""
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.status != self._status:
+            self._status = progress.status
+            self._console.print(progress.status, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,45 @@
+"""The model store in Ollama's layout, and the ways models get into it."""
+
+from pyggml_server.store.blobs import Blob, BlobStore
+from pyggml_server.store.details import ModelDetails, describe_gguf, human_bytes, human_count
+from pyggml_server.store.manifests import Layer, Manifest
+from pyggml_server.store.models import ModelEntry, Store, StoredModel
+from pyggml_server.store.pip import PipDownloader, Requirement
+from pyggml_server.store.progress import Progress, Report, silent
+from pyggml_server.store.pull import Puller
+from pyggml_server.store.sources import (
+    SHORT_NAMES,
+    FileSource,
+    PackageSource,
+    Resolved,
+    ShortName,
+    Source,
+    resolve_source,
+)
+
+__all__ = [
+    "SHORT_NAMES",
+    "Blob",
+    "BlobStore",
+    "FileSource",
+    "Layer",
+    "Manifest",
+    "ModelDetails",
+    "ModelEntry",
+    "PackageSource",
+    "PipDownloader",
+    "Progress",
+    "Puller",
+    "Report",
+    "Requirement",
+    "Resolved",
+    "ShortName",
+    "Source",
+    "Store",
+    "StoredModel",
+    "describe_gguf",
+    "human_bytes",
+    "human_count",
+    "resolve_source",
+    "silent",
+]

