@@ -52,6 +52,10 @@ class Case:
     """The 32 best ids, best first."""
     top_values: Mapping[bool, Mapping[int, Floats]]
     """Logits of `top_ids`."""
+    exact_logits: Mapping[int, Floats]
+    """By position: what transformers computes in float32 from the dequantised weights, at `sample_ids`."""
+    exact_best: Mapping[int, int]
+    """By position: the best id of that computation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,10 @@ class Report:
     mean_difference: float
     same_best: int
     """Positions at which our best id is the recorded best."""
+    from_exact: float
+    """Mean |ours − float32 computation| over the sampled ids of the given positions; NaN if none."""
+    recorded_from_exact: float
+    """The same for the recorded logits: ours should be no further away."""
 
     @property
     def explained(self) -> bool:
@@ -120,7 +128,8 @@ class Report:
         return (
             f"{self.name} (flash {flash}): {tokens}; logits differ by at most {self.max_difference:.4f}, "
             f"{self.mean_difference:.5f} on average, "
-            f"same best id at {self.same_best}/{self.compared_positions}"
+            f"same best id at {self.same_best}/{self.compared_positions}; "
+            f"from float32: ours {self.from_exact:.4f}, recorded {self.recorded_from_exact:.4f}"
         )
 
 
@@ -131,7 +140,9 @@ def load_goldens(model: str) -> Goldens:
         FileNotFoundError: nothing is recorded for that model.
     """
     metadata, arrays = _read(DATA / f"{model}.npz", model)
-    cases = tuple(_case(entry, arrays) for entry in metadata.pop("cases"))
+    exact_metadata, exact = _read(DATA / f"{model}-exact.npz", model)
+    metadata["exact"] = exact_metadata
+    cases = tuple(_case(entry, arrays, exact) for entry in metadata.pop("cases"))
     return Goldens(model=model, metadata=metadata, cases=cases)
 
 
@@ -179,6 +190,8 @@ def explain(
     tie = margin is not None and margin <= near_tie and ours[step] == case.runner_up_ids[flash][step]
     gaps = [_gaps(case, position, row, flash=flash) for position, row in our_logits.items()]
     joined = np.concatenate(gaps) if gaps else np.array([np.nan], np.float32)
+    sampled = {position: row[case.sample_ids] for position, row in our_logits.items()}
+    recorded_rows = {position: case.logits[flash][position] for position in our_logits}
     return Report(
         name=case.name,
         flash=flash,
@@ -190,6 +203,8 @@ def explain(
         max_difference=float(joined.max()),
         mean_difference=float(joined.mean()),
         same_best=sum(int(row.argmax() == case.top_ids[flash][pos][0]) for pos, row in our_logits.items()),
+        from_exact=_from_exact(case, sampled),
+        recorded_from_exact=_from_exact(case, recorded_rows),
     )
 
 
@@ -203,6 +218,12 @@ def _gaps(case: Case, position: int, row: Floats, *, flash: bool) -> Floats:
     return gaps
 
 
+def _from_exact(case: Case, rows: Mapping[int, Floats]) -> float:
+    """Mean distance of sampled logits, by position, from the float32 computation."""
+    gaps = [np.abs(row - case.exact_logits[position]).mean() for position, row in rows.items()]
+    return float(np.mean(gaps)) if gaps else float("nan")
+
+
 def _read(path: Path, model: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """Metadata and arrays of one file."""
     if not path.is_file():
@@ -213,7 +234,9 @@ def _read(path: Path, model: str) -> tuple[dict[str, Any], dict[str, npt.NDArray
     return metadata, arrays
 
 
-def _case(entry: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Case:
+def _case(
+    entry: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], exact: Mapping[str, npt.NDArray[Any]]
+) -> Case:
     name: str = entry["name"]
     positions = tuple(int(position) for position in arrays[f"{name}/positions"])
 
@@ -237,4 +260,6 @@ def _case(entry: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> C
         logits=by_position("logits"),
         top_ids=by_position("top_ids"),
         top_values=by_position("top_values"),
+        exact_logits=dict(zip(positions, exact[f"{name}/logits"], strict=True)),
+        exact_best=dict(zip(positions, exact[f"{name}/best_id"].tolist(), strict=True)),
     )

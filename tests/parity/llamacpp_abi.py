@@ -135,9 +135,7 @@ def library_path() -> Path:
     """
     value = os.environ.get(LIBRARY_VARIABLE)
     if not value:
-        raise OracleError(
-            f"{LIBRARY_VARIABLE} is not set: point it at libllama.so, see tests/parity/README.md"
-        )
+        raise OracleError(f"{LIBRARY_VARIABLE} is not set: point it at libllama.so, see tests/parity/README.md")
     path = Path(value)
     if not path.is_file():
         raise OracleError(f"{LIBRARY_VARIABLE}={value}: no such file")

@@ -118,9 +118,7 @@ class Oracle:
         array = np.ascontiguousarray(ids, np.int32)
         room = 64 * len(array) + 64
         buffer = self._ffi.new("char[]", room)
-        count = self._lib.llama_detokenize(
-            self._vocab, self._ids_pointer(array), len(array), buffer, room, False, True
-        )
+        count = self._lib.llama_detokenize(self._vocab, self._ids_pointer(array), len(array), buffer, room, False, True)
         if count < 0:
             raise OracleError(f"llama_detokenize wants {-count} bytes for {len(array)} tokens")
         return bytes(self._ffi.buffer(buffer, count)).decode(errors="replace")

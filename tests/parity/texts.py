@@ -40,9 +40,7 @@ _CHAT_SMOLLM2 = (
     "<|im_start|>assistant\n"
 )
 
-_CHAT_GEMMA = (
-    "<start_of_turn>user\nHow do tides work? Answer in two sentences.<end_of_turn>\n<start_of_turn>model\n"
-)
+_CHAT_GEMMA = "<start_of_turn>user\nHow do tides work? Answer in two sentences.<end_of_turn>\n<start_of_turn>model\n"
 
 _MIXED_LIST = """\
 Shopping list, 12 March 2024:

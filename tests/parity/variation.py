@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .goldens import Goldens, load_goldens
-from .llamacpp_oracle import Logits, Oracle, RunConfig
+from .llamacpp_oracle import Ids, Logits, Oracle, RunConfig, top_ids
 from .record import N_CTX
 
 BASE = RunConfig(n_ctx=N_CTX)
@@ -44,6 +44,8 @@ class Distance:
     maximum: float
     mean: float
     p99: float
+    margin: float
+    """Largest change of the gap between the two tokens that were best and second best in the recorded run."""
     same_best: int
     positions: int
 
@@ -51,27 +53,34 @@ class Distance:
         """As a line of a Markdown table."""
         return (
             f"| {name} | {self.maximum:.4f} | {self.p99:.4f} | {self.mean:.5f} "
-            f"| {self.same_best}/{self.positions} |"
+            f"| {self.margin:.4f} | {self.same_best}/{self.positions} |"
         )
 
 
 def all_rows(oracle: Oracle, goldens: Goldens, config: RunConfig) -> Logits:
     """Logits at the recorded positions of all cases, numpy shape (positions, n_vocab)."""
-    return np.concatenate(
-        [oracle.logits(case.prompt_ids, case.positions, config=config) for case in goldens.cases]
-    )
+    return np.concatenate([oracle.logits(case.prompt_ids, case.positions, config=config) for case in goldens.cases])
 
 
 def distance(base: Logits, other: Logits) -> Distance:
     """How far `other` is from `base`, both (positions, n_vocab)."""
     gaps = np.abs(other - base)
+    pairs = np.stack([top_ids(row, 2) for row in base])
     return Distance(
         maximum=float(gaps.max()),
         mean=float(gaps.mean()),
         p99=float(np.quantile(gaps[:, ::16], 0.99)),
+        margin=float(np.abs(_margins(other, pairs) - _margins(base, pairs)).max()),
         same_best=int((base.argmax(axis=1) == other.argmax(axis=1)).sum()),
         positions=len(base),
     )
+
+
+def _margins(rows: Logits, pairs: Ids) -> Logits:
+    """Per row, the logit of the first id of its pair minus that of the second."""
+    values = np.take_along_axis(rows, pairs, axis=1)
+    margins: Logits = values[:, 0] - values[:, 1]
+    return margins
 
 
 def table(name: str, path: Path) -> list[str]:
@@ -80,8 +89,8 @@ def table(name: str, path: Path) -> list[str]:
     lines = [
         f"### {name}",
         "",
-        "| changed | max | 99 % below | mean | same best id |",
-        "|---|--:|--:|--:|--:|",
+        "| changed | max | 99 % below | mean | margin moves by up to | same best id |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     with Oracle(path) as oracle, Oracle(path, repack=False) as plain:
         base = all_rows(oracle, goldens, BASE)
