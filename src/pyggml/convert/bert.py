@@ -101,7 +101,6 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: WordPiece) -> None:
     for key, index in vocabulary.special_ids.items():
         writer.add(f"tokenizer.ggml.{key}_token_id", index)
     writer.add("tokenizer.ggml.bos_token_id", vocabulary.special_ids["cls"])
-    writer.add("tokenizer.ggml.eos_token_id", vocabulary.special_ids["seperator"])
 
 
 def _add_tensors(checkpoint: Checkpoint, writer: GGUFWriter, *, n_layers: int) -> None:
