@@ -100,5 +100,5 @@ class LibraryEncoder:
                 lstrip=id in vocab.strip_left,
                 rstrip=id in vocab.strip_right,
             )
-            for id in vocab.ids_of(*types)
+            for id in vocab.findable_ids(*types)
         ]

@@ -30,7 +30,7 @@ def merge_pairs(vocab: Vocabulary, *, ranks: bool = False) -> NDArray[np.int32]:
     Ties go to the lower id of the whole, then of the left part. Only normal and user-defined tokens take
     part: the text of a control token never becomes that token by merging.
     """
-    ids = np.array(vocab.ids_of(TokenType.NORMAL, TokenType.USER_DEFINED), dtype=np.int64)
+    ids = np.array(vocab.findable_ids(TokenType.NORMAL, TokenType.USER_DEFINED), dtype=np.int64)
     whole, left, right = _find_splits([vocab.tokens[id] for id in ids])
     order = np.argsort((whole << 32) | left, kind="stable")
     whole, left, right = ids[whole[order]], ids[left[order]], ids[right[order]]
@@ -85,16 +85,30 @@ def _powers(base: int, n: int) -> NDArray[np.uint64]:
 
 
 class _HashTable:
-    """Finds keys in a sorted copy."""
+    """Finds keys in a sorted copy, through the range that shares their top bits: a few keys at most."""
+
+    _BITS = 20
+    _MAX_RANGE = 32
 
     def __init__(self, keys: NDArray[np.uint64]) -> None:
         self._order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._order]
+        self._keys = np.append(keys[self._order], np.uint64(0))  # a last one, so that any start is an index
+        counts = np.bincount(self._bucket(keys), minlength=1 << self._BITS)
+        self._starts = np.cumsum(counts) - counts
+        self._longest = int(counts.max())
 
     def find(self, wanted: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Indices of the keys that equal ``wanted``, for those that exist, and a mask of those."""
-        if len(self._keys) == 0:
-            return np.zeros(0, dtype=np.int64), np.zeros(len(wanted), dtype=np.bool_)
-        at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
-        found = self._keys[at] == wanted
+        n_keys = len(self._order)
+        if self._longest > self._MAX_RANGE:  # a vocabulary made to collide
+            at = np.searchsorted(self._keys[:-1], wanted)
+        else:
+            at = self._starts[self._bucket(wanted)]
+            for _ in range(self._longest):
+                smaller = (self._keys[at] < wanted) & (at < n_keys)
+                at += smaller
+        found = (self._keys[at] == wanted) & (at < n_keys)
         return self._order[at[found]], found
+
+    def _bucket(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        return (keys >> np.uint64(64 - self._BITS)).astype(np.int64)

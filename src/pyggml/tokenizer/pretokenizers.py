@@ -62,9 +62,7 @@ def _words(letters: str, digits: str, *, contractions: str = _CONTRACTIONS + "|"
     return rf"{contractions}{words}|{_PUNCTUATION_RUN}[\r\n]*|\s*[\r\n]+|{_SPACES}"
 
 
-def _cased_words(
-    digits: str, suffix: str, *, upper: str = _UPPER, lower: str = _LOWER, tail: str = r"[\r\n/]*"
-) -> str:
+def _cased_words(digits: str, suffix: str, *, upper: str = _UPPER, lower: str = _LOWER, tail: str = r"[\r\n/]*") -> str:
     """The family that began with o200k: a word also ends where lower case turns to upper."""
     start = _NO_DIGITS_OR_NEWLINE
     words = f"{start}{upper}*{lower}+{suffix}|{start}{upper}+{lower}*{suffix}"
@@ -81,9 +79,7 @@ def _digits_from_the_right(digit: str, *, end: str = "") -> tuple[str, str, str]
 
 
 def _deepseek3(newlines: str) -> str:
-    words = (
-        rf"{_ASCII_PUNCTUATION}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+"
-    )
+    words = rf"{_ASCII_PUNCTUATION}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+"
     return f"{words}{newlines}|{_SPACES}"
 
 
@@ -199,9 +195,7 @@ def _rows() -> Iterator[tuple[str, PreTokenizer]]:
     yield "spark2_5", PreTokenizer((r"\p{N}{1,3}", _CJK_AND_KANA, _deepseek3(r"|[\r\n]"), r"\p{N}"))
     yield (
         "deepseek-llm",
-        PreTokenizer(
-            (r"[\r\n]", _DEEPSEEK_LETTERS, _DEEPSEEK_PUNCTUATION, r"\s+$", _CJK_AND_HANGUL, r"\p{N}+")
-        ),
+        PreTokenizer((r"[\r\n]", _DEEPSEEK_LETTERS, _DEEPSEEK_PUNCTUATION, r"\s+$", _CJK_AND_HANGUL, r"\p{N}+")),
     )
     yield "deepseek-coder", PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK_AND_HANGUL, r"\p{N}"))
     yield "bailingmoe bailingmoe2 llada-moe", PreTokenizer((_BAILING,))

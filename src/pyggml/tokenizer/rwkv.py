@@ -21,9 +21,7 @@ def unescape(token: str) -> bytes:
     for match in _ESCAPE.finditer(token):
         out += token[end : match.start()].encode("utf-8", "surrogateescape")
         digits, char = match.groups()
-        out += (
-            bytes.fromhex(digits) if digits else _ESCAPES.get(char) or char.encode("utf-8", "surrogateescape")
-        )
+        out += bytes.fromhex(digits) if digits else _ESCAPES.get(char) or char.encode("utf-8", "surrogateescape")
         end = match.end()
     return bytes(out + token[end:].encode("utf-8", "surrogateescape"))
 
@@ -36,8 +34,9 @@ class RwkvEncoder:
         self._ids: dict[bytes, int] = {}
         lengths: dict[bytes, set[int]] = {}
         special: dict[str, int] = {}
+        hidden = set(vocab.ids_of(TokenType.CONTROL, TokenType.UNKNOWN))
         for id, token in enumerate(vocab.tokens):
-            if vocab.types[id] in (TokenType.CONTROL, TokenType.UNKNOWN):
+            if id in hidden:
                 special[token] = id
             elif text := unescape(token):
                 self._ids.setdefault(text, id)

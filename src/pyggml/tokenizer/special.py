@@ -155,9 +155,7 @@ def find_special_tokens(
     ends = _present(index, _END_TEXTS)
     control.update(ends.values())
     eog = set(ends.values())
-    eog.update(
-        id for role in ("fim_pad", "fim_rep", "fim_sep", "eos", "eot", "eom") if (id := ids[role]) is not None
-    )
+    eog.update(id for role in ("fim_pad", "fim_rep", "fim_sep", "eos", "eot", "eom") if (id := ids[role]) is not None)
     visible = set(_present(index, _VISIBLE_TEXTS).values())
     normal: set[int] = set()
     _apply_exceptions(ends, index, eog, visible=visible, normal=normal)

@@ -22,7 +22,7 @@ def build_spm(vocab: Vocabulary, *, cache_dir: Path | None) -> LibraryEncoder:
         merges,
         byte_fallback=True,
         fuse_unk=True,
-        unk_token=None if unk is None else vocab.tokens[unk],
+        unk_token=None if unk is None or unk in vocab.broken else vocab.tokens[unk],
     )
     steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", "▁")]
     if vocab.add_space_prefix:

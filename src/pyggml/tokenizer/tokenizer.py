@@ -29,9 +29,7 @@ class Tokenizer:
         self._after = [id for id in (self._last_id(),) if id is not None]
 
     @classmethod
-    def from_metadata(
-        cls, metadata: Mapping[str, object], *, cache_dir: str | Path | None = None
-    ) -> "Tokenizer":
+    def from_metadata(cls, metadata: Mapping[str, object], *, cache_dir: str | Path | None = None) -> "Tokenizer":
         """Build the tokenizer that the ``tokenizer.*`` keys of a GGUF file describe.
 
         Args:

@@ -4,6 +4,7 @@ Method: Kudo 2018, "Subword Regularization: Improving Neural Network Translation
 Candidates".
 """
 
+import numpy as np
 from tokenizers import Regex, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
 
@@ -23,14 +24,14 @@ def build_unigram(vocab: Vocabulary) -> LibraryEncoder:
         TokenizerError: the vocabulary has no unknown token, or its normalisation table is damaged.
     """
     unk = vocab.special.ids["unk"]
-    if unk is None:
+    if unk is None or unk in vocab.broken:
         raise TokenizerError("tokenizer.ggml.unknown_token_id is missing: Unigram cannot work without it")
     # A piece with a space in it is never found, since spaces are spelled U+2581 by then.
     pieces = [(f" {id}", 0.0) for id in range(len(vocab.tokens))]
-    for id in vocab.ids_of(*_MATCHABLE):
-        free = vocab.types[id] == TokenType.USER_DEFINED
-        pieces[id] = (vocab.tokens[id], 0.0 if free else float(vocab.scores[id]))
-    hidden = {vocab.tokens[id]: id for id in vocab.ids_of(TokenType.CONTROL, TokenType.UNKNOWN)}
+    scores = np.where(vocab.types == TokenType.USER_DEFINED, 0, vocab.scores).tolist()
+    for id in vocab.findable_ids(*_MATCHABLE):
+        pieces[id] = (vocab.tokens[id], scores[id])
+    hidden = {vocab.tokens[id]: id for id in vocab.findable_ids(TokenType.CONTROL, TokenType.UNKNOWN)}
     return LibraryEncoder(
         vocab,
         Unigram(pieces, unk, byte_fallback=False),
@@ -43,6 +44,7 @@ def build_unigram(vocab: Vocabulary) -> LibraryEncoder:
 def _normalizer(vocab: Vocabulary) -> normalizers.Normalizer:
     steps: list[normalizers.Normalizer] = []
     if vocab.charsmap is not None:
+        _check_charsmap(vocab.charsmap)
         try:
             steps.append(normalizers.Precompiled(vocab.charsmap))
         except Exception as error:  # the library raises nothing narrower
@@ -53,3 +55,27 @@ def _normalizer(vocab: Vocabulary) -> normalizers.Normalizer:
         steps.append(normalizers.Prepend("▁"))
     steps.append(normalizers.Replace(" ", "▁"))
     return normalizers.Sequence(steps)
+
+
+def _check_charsmap(data: bytes) -> None:
+    """Raise unless no input can lead the library outside the table, which it does not check while it normalises.
+
+    The table is a little-endian length, a Darts double array of 32-bit units, and zero-terminated replacements. A
+    unit with the top bit set holds the offset of a replacement; any other one leads, by an offset and one byte of
+    input, to the next unit.
+    """
+    size = int.from_bytes(data[:4], "little")
+    if len(data) < 4 or size % 4 or not 4 <= size <= len(data) - 5:
+        raise TokenizerError("tokenizer.ggml.precompiled_charsmap is cut off")
+    units = np.frombuffer(data, dtype="<u4", count=size // 4, offset=4).astype(np.int64)
+    is_value = units >> 31 == 1
+    offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
+    furthest = (np.arange(len(units)) ^ offsets) | 0xFF
+    strings = np.frombuffer(data, dtype=np.uint8, offset=4 + size)
+    starts = np.append(np.flatnonzero(strings == 0) + 1, 0)
+    if (
+        (furthest[~is_value] >= len(units)).any()
+        or strings[-1] != 0
+        or not np.isin(units[is_value] & 0x7FFFFFFF, starts[starts < len(strings)]).all()
+    ):
+        raise TokenizerError("tokenizer.ggml.precompiled_charsmap is damaged: it points outside itself")

@@ -78,7 +78,9 @@ class Vocabulary:
     tokens: list[str]
     """Text of each id as the file spells it; invalid UTF-8 as surrogate escapes. Treat as read-only."""
     index: dict[str, int]
-    """Text to id; the lowest id where a text occurs twice. Treat as read-only."""
+    """Text to id; the lowest id where a text occurs twice; without ``broken``. Treat as read-only."""
+    broken: frozenset[int]
+    """Ids whose text is not valid UTF-8: no text contains them, so only models produce them."""
     types: NDArray[np.int8]
     """(n_vocab,) values of :class:`TokenType`, after llama.cpp's corrections."""
     scores: NDArray[np.float32]
@@ -104,7 +106,12 @@ class Vocabulary:
 
     def ids_of(self, *types: TokenType) -> list[int]:
         """All ids of the given types, ascending."""
-        return [int(id) for id in np.flatnonzero(np.isin(self.types, types))]
+        ids: list[int] = np.flatnonzero(np.isin(self.types, types)).tolist()
+        return ids
+
+    def findable_ids(self, *types: TokenType) -> list[int]:
+        """Those of ``ids_of`` that a text can contain."""
+        return [id for id in self.ids_of(*types) if id not in self.broken] if self.broken else self.ids_of(*types)
 
 
 def read_vocabulary(values: Mapping[str, object]) -> Vocabulary:
@@ -117,7 +124,10 @@ def read_vocabulary(values: Mapping[str, object]) -> Vocabulary:
     name = meta.string("tokenizer.ggml.model")
     model = _find_model(name)
     tokens = _read_tokens(meta)
+    broken = _find_broken(tokens)
     index = dict(zip(reversed(tokens), range(len(tokens) - 1, -1, -1), strict=True))
+    for id in broken:
+        index.pop(tokens[id], None)
     types = _read_types(meta, len(tokens))
     pre = _read_pre(meta, name, model.algorithm)
     defaults = _default_ids(model, pre, types)
@@ -131,6 +141,7 @@ def read_vocabulary(values: Mapping[str, object]) -> Vocabulary:
         algorithm=model.algorithm,
         tokens=tokens,
         index=index,
+        broken=broken,
         types=types,
         scores=_read_scores(meta, len(tokens)),
         merges=meta.strings("tokenizer.ggml.merges"),
@@ -166,6 +177,14 @@ def _read_tokens(meta: Metadata) -> list[str]:
     if "" in tokens:
         return [token or f"[EMPTY_{id}]" for id, token in enumerate(tokens)]
     return tokens
+
+
+def _find_broken(tokens: list[str]) -> frozenset[int]:
+    try:
+        "".join(tokens).encode()
+    except UnicodeEncodeError:
+        return frozenset(id for id, token in enumerate(tokens) if any("\ud800" <= char <= "\udfff" for char in token))
+    return frozenset()
 
 
 def _read_types(meta: Metadata, n_vocab: int) -> NDArray[np.int8]:
@@ -228,9 +247,7 @@ def _read_stripping(
     if "phi-3" in name or "phi3" in name:
         parsed = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED)
         right = {int(id) for id in np.flatnonzero(np.isin(types, parsed))} | {index.get("</s>", -1)}
-        return frozenset(), frozenset(
-            right - {index.get(t, -1) for t in ("<unk>", "<s>", "<|endoftext|>")} - {-1}
-        )
+        return frozenset(), frozenset(right - {index.get(t, -1) for t in ("<unk>", "<s>", "<|endoftext|>")} - {-1})
     if "modern-bert" in name:
         return frozenset(index[text] for text in ("[MASK]",) if text in index), frozenset()
     return frozenset(), frozenset()

@@ -27,7 +27,7 @@ def build_wordpiece(vocab: Vocabulary) -> LibraryEncoder:
         TokenizerError: the vocabulary has no unknown token.
     """
     unk = vocab.special.ids["unk"]
-    if unk is None:
+    if unk is None or unk in vocab.broken:
         raise TokenizerError("tokenizer.ggml.unknown_token_id is missing: WordPiece cannot work without it")
     words: dict[str, int] = {}
     verbatim = set(vocab.ids_of(TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)) | {unk}
@@ -38,7 +38,8 @@ def build_wordpiece(vocab: Vocabulary) -> LibraryEncoder:
             text = token[1:]
         else:
             text = "##" + token
-        words.setdefault(text, id)
+        if id not in vocab.broken:
+            words.setdefault(text, id)
     model = WordPiece(words, unk_token=vocab.tokens[unk], max_input_chars_per_word=_MAX_WORD)
     normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -46,6 +47,4 @@ def build_wordpiece(vocab: Vocabulary) -> LibraryEncoder:
         strip_accents=vocab.strip_accents,
         lowercase=vocab.lowercase,
     )
-    return LibraryEncoder(
-        vocab, model, normalizer=normalizer, pre_tokenizer=pre_tokenizers.BertPreTokenizer()
-    )
+    return LibraryEncoder(vocab, model, normalizer=normalizer, pre_tokenizer=pre_tokenizers.BertPreTokenizer())
