@@ -1,4 +1,4 @@
-// What must not run in Python once per token. Tested against numpy in tests/ffi/test_helpers.py.
+// What must not run in Python once per token or once per node. Tested in tests/ffi.
 #ifndef PYGGML_HELPERS_H
 #define PYGGML_HELPERS_H
 #include <stdbool.h>
@@ -31,4 +31,22 @@ double pyggml_log_sum_exp(const float * x, int32_t n);
 // Repetition penalties in place: for each distinct ids[i], seen counts[i] times.
 void pyggml_penalize(float * x, int32_t n, const int32_t * ids, const int32_t * counts, int32_t n_ids,
                      float repeat, float frequency, float presence);
+
+// Every tensor of a graph, found once: sizes the graph before ggml asserts on it, and lets an allocation be undone.
+typedef struct pyggml_tracker pyggml_tracker;
+struct ggml_tensor;
+pyggml_tracker * pyggml_tracker_new(void);
+void pyggml_tracker_free(pyggml_tracker * t);
+
+// Add root and all it needs, operands first. Returns how many tensors were new, or -1 without memory.
+int pyggml_tracker_add(pyggml_tracker * t, struct ggml_tensor * root);
+int pyggml_tracker_n_items(const pyggml_tracker * t);
+// The items that are nodes; the others are leaves.
+int pyggml_tracker_n_nodes(const pyggml_tracker * t);
+struct ggml_tensor * pyggml_tracker_get(const pyggml_tracker * t, int i);
+
+// Remember every operand (a scheduler replaces them by copies) and which items have no memory; restore undoes what an
+// allocation did since. A second restore does nothing.
+bool pyggml_tracker_save(pyggml_tracker * t);
+void pyggml_tracker_restore(pyggml_tracker * t);
 #endif
