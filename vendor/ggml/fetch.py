@@ -16,12 +16,19 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 HERE = Path(__file__).resolve().parent
 # What a build needs of upstream's tree; its tests, examples and CI stay behind.
 WANTED = ("CMakeLists.txt", "LICENSE", "AUTHORS", "ggml.pc.in", "cmake", "include", "src")
-OFFLINE = ("NewConnectionError", "Max retries", "NameResolutionError", "name resolution", "ConnectTimeout", "ProxyError")
+OFFLINE = (
+    "NewConnectionError",
+    "Max retries",
+    "NameResolutionError",
+    "name resolution",
+    "ConnectTimeout",
+    "ProxyError",
+)
 
 
 class FetchError(Exception):
@@ -57,9 +64,18 @@ def download(requirements: Path, folder: Path) -> Path:
         if sha256_of(kept) == want:
             return kept
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "download",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
     command += ["--no-binary", package, "--require-hashes", "-r", str(requirements), "-d", str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    path = os.pathsep.join(filter(None, [str(HERE / "shim"), os.environ.get("PYTHONPATH")]))
+    run = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     output = run.stdout + run.stderr
     if run.returncode != 0:
         raise FetchError(explain(output, package, version))
@@ -82,20 +98,27 @@ def explain(output: str, package: str, version: str) -> str:
     if any(sign in output for sign in OFFLINE):
         return f"offline: pip could not reach your package index for {package} {version}; connect, {instead}"
     if "No matching distribution" in output or "Could not find a version" in output:
-        return f"your package index lacks the sdist of {package} {version}; add it to the mirror, {instead}"
-    last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
-    return f"pip could not download {package} {version}: {last.strip()}; mend that, {instead}"
+        return (
+            f"your package index lacks the sdist of {package} {version}; add it to the mirror, set PIP_INDEX_URL "
+            f"(an --index-url on pip's command line does not reach a build), {instead}"
+        )
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["no output"]
+    reason = next((line for line in lines if "error" in line.lower()), lines[-1])
+    return f"pip could not download {package} {version}: {reason}; mend that, {instead}"
 
 
 def unpack(sdist: Path, into: Path) -> None:
     """Write the wanted part of the sdist's ``ggml/`` folder to ``into``."""
     with tarfile.open(sdist) as archive:
         for member in archive:
-            parts = Path(member.name).parts
-            if len(parts) < 3 or parts[1] != "ggml" or parts[2] not in WANTED:
+            parts = PurePosixPath(member.name).parts
+            if len(parts) < 3 or parts[1] != "ggml" or parts[2] not in WANTED or ".." in parts:
                 continue
-            member.name = "/".join(parts[2:])
-            archive.extract(member, into, filter="data")
+            # Only plain files, and with the time of now: the archive's constant time would hide a moved pin from ninja.
+            if (file := archive.extractfile(member)) is not None:
+                target = into.joinpath(*parts[2:])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read())
     if not (into / "CMakeLists.txt").is_file():
         raise FetchError(f"{sdist.name} has no ggml/CMakeLists.txt: the pin names a package of another layout")
 

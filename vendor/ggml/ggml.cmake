@@ -4,8 +4,9 @@ set(PYGGML_GGML_SOURCE "" CACHE PATH "A local ggml tree to build instead of the 
 
 if(PYGGML_GGML_SOURCE)
   set(ggml_source "${PYGGML_GGML_SOURCE}")
-  if(NOT EXISTS "${ggml_source}/src/ggml.c")
-    message(FATAL_ERROR "PYGGML_GGML_SOURCE=${ggml_source} is no ggml tree (src/ggml.c is missing)")
+  if(NOT EXISTS "${ggml_source}/src/ggml.c" OR NOT EXISTS "${ggml_source}/CMakeLists.txt")
+    pyggml_stop("PYGGML_GGML_SOURCE=${ggml_source} is no ggml tree (CMakeLists.txt or src/ggml.c is missing): \
+name the folder that holds both, as an absolute path")
   endif()
   message(STATUS "ggml: local tree ${ggml_source}, unpatched")
 else()
@@ -14,21 +15,39 @@ else()
     RESULT_VARIABLE fetch_status OUTPUT_VARIABLE fetch_done ERROR_VARIABLE fetch_error
     OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_STRIP_TRAILING_WHITESPACE)
   if(NOT fetch_status EQUAL 0)
-    message(FATAL_ERROR "${fetch_error}")
+    pyggml_stop("${fetch_error}")
   endif()
   message(STATUS "${fetch_done}")
   set(ggml_source "${CMAKE_CURRENT_LIST_DIR}/src")
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/requirements.txt")
+  file(GLOB patches CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/patches/*.patch")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/requirements.txt" ${patches})
 endif()
 
-# ggml's own defaults hold for everything not named here: on macOS that is Metal with its library embedded and
-# Accelerate. The user's -Ccmake.define.GGML_...=... wins over these lines.
-set(BUILD_SHARED_LIBS ON CACHE BOOL "")
-set(GGML_BACKEND_DL ON CACHE BOOL "")     # one loader for every back end; a GPU is one more file
-set(GGML_LLAMAFILE ON CACHE BOOL "")      # faster prompt processing on the CPU, as llama.cpp builds it
-set(GGML_OPENMP OFF CACHE BOOL "")        # ggml's own thread pool: no libgomp to ship or to share with torch
-set(GGML_RPC ON CACHE BOOL "")            # small; does nothing until asked
+# Our choice where ggml's default is another; -Ccmake.define.NAME=... wins. A plain variable (not a cache entry) does
+# not outlive this run: the next one in the same build folder follows the file again.
+macro(pyggml_default name value)
+  if(NOT DEFINED CACHE{${name}})
+    set(${name} ${value})
+  endif()
+endmacro()
+
+# ggml's own defaults hold for everything not named here: on macOS that is Metal with its library embedded, BLAS by
+# Accelerate and Accelerate in the CPU back end.
+pyggml_default(BUILD_SHARED_LIBS ON)
+pyggml_default(GGML_BACKEND_DL ON)     # one loader for every back end; a GPU is one more file
+pyggml_default(GGML_LLAMAFILE ON)      # faster prompt processing on the CPU, as llama.cpp builds it
+pyggml_default(GGML_OPENMP OFF)        # ggml's own thread pool: no libgomp to ship or to share with torch
+pyggml_default(GGML_RPC ON)            # small; does nothing until asked
+pyggml_default(GGML_BUILD_TESTS OFF)
+pyggml_default(GGML_BUILD_EXAMPLES OFF)
 include("${CMAKE_CURRENT_LIST_DIR}/native.cmake")
-set(GGML_BUILD_TESTS OFF CACHE BOOL "")
-set(GGML_BUILD_EXAMPLES OFF CACHE BOOL "")
+
+if(NOT GGML_BACKEND_DL)
+  pyggml_stop("GGML_BACKEND_DL=OFF is not supported: pyggml opens every back end at run time; drop that setting")
+endif()
+
+# ggml appends to this list in the cache: without a fresh start, a back end that was switched off stays in it.
+unset(GGML_AVAILABLE_BACKENDS CACHE)
+# ggml asks git for its own commit: it must not find ours, which would recompile ggml after each commit.
+set(ENV{GIT_CEILING_DIRECTORIES} "${CMAKE_CURRENT_LIST_DIR}")
 add_subdirectory("${ggml_source}" "${CMAKE_BINARY_DIR}/ggml")
