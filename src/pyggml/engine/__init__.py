@@ -1,1 +1,8 @@
-"""."""
+"""One model on a device: load it, ask for logits, embeddings or text."""
+
+from .config import EngineConfig
+from .decoder import Decoder, DecoderStats
+from .engine import Engine
+from .generation import Generation, GenerationStats, Piece
+
+__all__ = ["Decoder", "DecoderStats", "Engine", "EngineConfig", "Generation", "GenerationStats", "Piece"]

@@ -1,0 +1,71 @@
+"""What one computation is about: tokens, where they stand, and which of them need an answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pyggml.errors import ParameterError
+
+__all__ = ["MAX_SEQUENCES", "Batch"]
+
+MAX_SEQUENCES = 64  # a cell keeps its sequences as the bits of one 64-bit word
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``n`` tokens, of one or several sequences.
+
+    Attributes:
+        tokens: ``(n)`` token ids.
+        positions: ``(n)`` position of each token in its sequence, from 0.
+        seq_ids: ``(n)`` the sequence of each token, below :data:`MAX_SEQUENCES`.
+        outputs: ascending indices of the tokens whose logits (or embeddings) are wanted.
+    """
+
+    tokens: Ints
+    positions: Ints
+    seq_ids: Ints
+    outputs: Ints
+
+    @classmethod
+    def of_sequence(
+        cls, tokens: Sequence[int] | Ints, *, start: int, seq_id: int = 0, outputs: str = "last"
+    ) -> "Batch":
+        """Consecutive tokens of one sequence, the first one at position ``start``.
+
+        Args:
+            tokens: at least one id.
+            start: position of the first token.
+            seq_id: the sequence.
+            outputs: ``"last"``, ``"all"`` or ``"none"``.
+
+        Raises:
+            ParameterError: no tokens, or a number out of its range.
+        """
+        ids = np.asarray(tokens, np.int32)
+        n = ids.size
+        if n == 0 or ids.ndim != 1:
+            raise ParameterError("a batch needs at least one token")
+        if start < 0 or not 0 <= seq_id < MAX_SEQUENCES:
+            raise ParameterError(f"start must be 0 or more and seq_id below {MAX_SEQUENCES}, got {start} and {seq_id}")
+        if outputs not in ("last", "all", "none"):
+            raise ParameterError(f"outputs must be 'last', 'all' or 'none', got {outputs!r}")
+        first = {"last": n - 1, "all": 0, "none": n}[outputs]
+        return cls(
+            ids,
+            np.arange(start, start + n, dtype=np.int32),
+            np.full(n, seq_id, np.int32),
+            np.arange(first, n, dtype=np.int32),
+        )
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.tokens.size)
+
+    @property
+    def n_outputs(self) -> int:
+        return int(self.outputs.size)

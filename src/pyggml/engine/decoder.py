@@ -1,0 +1,152 @@
+"""Graphs: built once per shape, kept, and run again with new inputs."""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pyggml._ffi import ffi, lib
+from pyggml.batch import Batch
+from pyggml.inputs import HostInput
+from pyggml.kvcache import Cache, CacheView
+from pyggml.models import Inputs, Model
+from pyggml.tensor import DType, Executor, Graph, Tensor
+
+__all__ = ["Decoder", "DecoderStats"]
+
+MAX_GRAPHS = 8
+NO_OUTPUT = np.zeros(1, np.int32)  # a graph needs an end: with no output wanted, the first token's is computed
+
+Key = tuple[int, ...]
+
+
+@dataclass
+class DecoderStats:
+    """Counters since the engine was opened."""
+
+    steps: int = 0
+    graphs_built: int = 0
+    compute_seconds: float = 0.0
+    python_seconds: float = 0.0
+
+    @property
+    def reuse_rate(self) -> float:
+        """Share of steps that ran a graph built before."""
+        return 1.0 - self.graphs_built / self.steps if self.steps else 0.0
+
+
+@dataclass
+class _Plan:
+    """One allocated graph and where its data goes in and comes out."""
+
+    graph: Graph
+    view: CacheView
+    tokens: HostInput
+    positions: HostInput
+    output_rows: HostInput | None
+    result: Tensor
+    out: npt.NDArray[np.float32]
+    in_place: bool
+    generation: int
+
+
+class Decoder:
+    """Runs batches through a model; everything that depends only on shapes is done once."""
+
+    def __init__(self, model: Model, cache: Cache, executor: Executor) -> None:
+        self.model = model
+        self.cache = cache
+        self.executor = executor
+        self.stats = DecoderStats()
+        self._plans: OrderedDict[Key, _Plan] = OrderedDict()
+        self._keep = 1 if executor.scheduled else MAX_GRAPHS
+
+    def reserve(self, n_tokens: int) -> None:
+        """Make room for the largest graph there will be, so that later ones fit without a new buffer."""
+        graph, _, _, _ = self._build(n_tokens, 1, self.cache.reserve_key())
+        self.executor.reserve(graph)
+        graph.close()
+
+    def run(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Compute a batch.
+
+        Returns:
+            ``(n_outputs, n_vocab)`` logits (or states of ``n_embd``), valid until the next call.
+
+        Raises:
+            ContextFullError: the cache has no room; nothing was changed.
+            ComputeError: a device failed. The cache then holds positions whose keys may be wrong.
+        """
+        began = time.perf_counter()
+        self.cache.start(batch)
+        plan = self._plan(batch.n_tokens, batch.n_outputs)
+        plan.tokens.write(batch.tokens)
+        plan.positions.write(batch.positions)
+        if plan.output_rows is not None:
+            plan.output_rows.write(batch.outputs if batch.n_outputs else NO_OUTPUT)
+        plan.view.set_inputs(batch)
+        ready = time.perf_counter()
+        self.executor.compute(plan.graph)
+        done = time.perf_counter()
+        if not plan.in_place and plan.out.size:
+            lib.ggml_backend_tensor_get(plan.result.ptr, ffi.cast("void *", plan.out.ctypes.data), 0, plan.out.nbytes)
+        self.stats.steps += 1
+        self.stats.compute_seconds += done - ready
+        self.stats.python_seconds += ready - began + time.perf_counter() - done
+        return plan.out[: batch.n_outputs]
+
+    def _plan(self, n_tokens: int, n_outputs: int) -> _Plan:
+        cache_key = self.cache.key()
+        key = (n_tokens, n_outputs, *cache_key)
+        plan = self._plans.get(key)
+        if plan is not None and plan.generation == self.executor.generation:
+            self._plans.move_to_end(key)
+            return plan
+        if plan is not None:
+            self._plans.pop(key).graph.close()
+        while len(self._plans) >= self._keep:
+            self._plans.popitem(last=False)[1].graph.close()
+        plan = self._plans[key] = self._make(n_tokens, n_outputs, cache_key)
+        self.stats.graphs_built += 1
+        return plan
+
+    def _build(self, n_tokens: int, n_outputs: int, cache_key: Key) -> tuple[Graph, CacheView, Inputs, Tensor]:
+        graph = Graph()
+        tokens = graph.input(DType.I32, n_tokens, name="tokens")
+        positions = graph.input(DType.I32, n_tokens, name="positions")
+        n_outputs = max(1, n_outputs)
+        rows = graph.input(DType.I32, n_outputs, name="output_rows") if n_outputs < n_tokens else None
+        inputs = Inputs(tokens, positions, rows)
+        view = self.cache.view(graph, n_tokens, cache_key)
+        result = graph.output(self.model.forward(inputs, view), name="result")
+        return graph, view, inputs, result
+
+    def _make(self, n_tokens: int, n_outputs: int, cache_key: Key) -> _Plan:
+        graph, view, inputs, result = self._build(n_tokens, n_outputs, cache_key)
+        self.executor.allocate(graph)
+        in_place = bool(lib.ggml_backend_buffer_is_host(result.ptr.buffer))
+        shape = (result.ne[1], result.ne[0])
+        if in_place:
+            memory = ffi.buffer(result.ptr.data, result.n_bytes)
+            out = np.frombuffer(memory, np.float32).reshape(shape)
+        else:
+            out = np.empty(shape, np.float32)
+        return _Plan(
+            graph,
+            view,
+            HostInput(inputs.tokens, np.int32),
+            HostInput(inputs.positions, np.int32),
+            None if inputs.output_rows is None else HostInput(inputs.output_rows, np.int32),
+            result,
+            out,
+            in_place,
+            self.executor.generation,
+        )
+
+    def close(self) -> None:
+        """Free all graphs."""
+        for plan in self._plans.values():
+            plan.graph.close()
+        self._plans.clear()

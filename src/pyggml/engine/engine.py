@@ -1,0 +1,283 @@
+"""One model, ready to compute: loading, logits, embeddings, generation."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from pyggml.batch import Batch
+from pyggml.errors import ContextFullError, ModelError, ParameterError
+from pyggml.gguf import GGUFFile, ModelMetadata
+from pyggml.models import Pooling, create_model
+from pyggml.sampling import SamplingParams
+from pyggml.tensor import Backend, Executor, find_device
+from pyggml.tokenizer import Tokenizer
+from pyggml.weights import Weights
+
+from .caches import create_cache, flash_attn_works
+from .config import EngineConfig
+from .decoder import Decoder, DecoderStats
+from .generation import Generation
+from .pooling import pool
+
+__all__ = ["Engine"]
+
+log = logging.getLogger("pyggml.engine")
+
+Floats = npt.NDArray[np.float32]
+
+
+class Engine:
+    """A model file opened on a device. One thread at a time may use it.
+
+    Use it as a context manager, or call :meth:`close`.
+    """
+
+    def __init__(
+        self, path: str | Path, config: EngineConfig | None = None, *, progress: Callable[[float], None] | None = None
+    ) -> None:
+        """Open a model.
+
+        Args:
+            path: a GGUF file.
+            config: options; the defaults suit a desktop.
+            progress: called with the fraction of the weights loaded, 0 to 1.
+
+        Raises:
+            GGUFError, ModelError, TokenizerError: the file cannot be run; the message says why.
+            BackendError: no such device. OutOfMemoryError: it has no room.
+            ParameterError: options that do not go together.
+        """
+        began = time.perf_counter()
+        self.config = config or EngineConfig()
+        self._stack = ExitStack()
+        try:
+            self._open(Path(path), progress)
+        except BaseException:
+            self.close()
+            raise
+        self.load_seconds = time.perf_counter() - began
+
+    def _open(self, path: Path, progress: Callable[[float], None] | None) -> None:
+        config, stack = self.config, self._stack
+        self.file = stack.enter_context(GGUFFile(path))
+        self.metadata = ModelMetadata(self.file)
+        device = find_device(config.device)
+        self.backends = [stack.enter_context(Backend(device, n_threads=config.n_threads))]
+        if not device.is_cpu:
+            self.backends.append(stack.enter_context(Backend(find_device("CPU"), n_threads=config.n_threads)))
+        devices = [backend.device for backend in self.backends]
+        self.weights = Weights(self.file, devices, use_mmap=config.use_mmap, repack=config.repack)
+        stack.callback(self.weights.close)
+        self.model = create_model(self.metadata, self.weights.scope())
+        self.weights.load(progress=progress)
+        shape = self.model.shape
+        self.n_ctx = config.n_ctx or shape.n_ctx_train
+        self.flash_attn = self._choose_flash_attn()
+        self.cache = create_cache(shape, config, device, n_ctx=self.n_ctx, flash_attn=self.flash_attn)
+        stack.callback(self.cache.close)
+        executor = stack.enter_context(Executor(self.backends))
+        self._decoder = Decoder(self.model, self.cache, executor)
+        stack.callback(self._decoder.close)
+        self.executor = executor
+        self._decoder.reserve(min(config.n_batch, self.n_ctx))
+        self._tokenizer: Tokenizer | None = None
+        self._history: list[int] = []
+
+    def _choose_flash_attn(self) -> bool:
+        c, device = self.config, self.backends[0].device
+        works = flash_attn_works(list(self.model.shape.layers), device, type_k=c.type_k, type_v=c.type_v)
+        if c.flash_attn and not works:
+            raise ParameterError(
+                f"device {device.name} has no flash attention for this model with {c.type_k.name}/{c.type_v.name} caches"
+            )
+        if c.flash_attn is None and not works:
+            log.warning("flash attention is off: device %s does not support it for this model", device.name)
+        return works if c.flash_attn is None else c.flash_attn
+
+    # -- text ---------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, built at first use."""
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_metadata(self.file.metadata)
+        return self._tokenizer
+
+    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
+        n_vocab = self.tokenizer.n_vocab
+        if not ids:
+            raise ParameterError("the prompt is empty: there is nothing to continue")
+        bad = next((t for t in ids if not 0 <= t < n_vocab), None)
+        if bad is not None:
+            raise ParameterError(f"token id {bad} is outside of the vocabulary of {n_vocab}")
+        return ids
+
+    # -- computing ----------------------------------------------------------------------------------------------
+
+    @property
+    def stats(self) -> DecoderStats:
+        """Counters since the engine was opened."""
+        return self._decoder.stats
+
+    @property
+    def history(self) -> Sequence[int]:
+        """The tokens whose keys and values the cache holds."""
+        return tuple(self._history)
+
+    def logits(self, prompt: str | Sequence[int], *, outputs: str = "last") -> Floats:
+        """Logits for a prompt.
+
+        Args:
+            prompt: text or token ids.
+            outputs: ``"last"`` or ``"all"`` tokens.
+
+        Returns:
+            ``(n_outputs, n_vocab)`` float32.
+
+        Raises:
+            ContextFullError: the prompt is longer than ``n_ctx``.
+            ModelError: the model only embeds.
+        """
+        self._need_generation()
+        if outputs not in ("last", "all"):
+            raise ParameterError(f"outputs must be 'last' or 'all', got {outputs!r}")
+        ids = self._ids(prompt)
+        if outputs == "last":
+            row, _ = self.advance(ids)
+            return row.copy()
+        self.reset()
+        return np.concatenate([part.copy() for part in self._feed(ids, outputs="all")])
+
+    def advance(self, ids: Sequence[int]) -> tuple[Floats, int]:
+        """Make ``ids`` what the cache holds, computing only what is new.
+
+        Returns:
+            The logits of the last token ``(1, n_vocab)``, valid until the next call, and how many tokens were
+            already there.
+
+        Raises:
+            ContextFullError: there are more than ``n_ctx``.
+        """
+        if len(ids) > self.n_ctx:
+            raise ContextFullError(
+                f"{len(ids)} tokens do not fit into a context of {self.n_ctx}; raise n_ctx or shorten"
+            )
+        kept = self._reusable(ids)
+        if kept < len(self._history):
+            self._forget(kept)
+        row = None
+        for row in self._feed(ids[kept:], outputs="last"):  # noqa: B007 (the last one counts)
+            pass
+        if row is None:
+            raise ParameterError("no tokens to compute")
+        return row, kept
+
+    def extend(self, token: int) -> Floats:
+        """Append one token to what the cache holds; returns its logits ``(1, n_vocab)``, valid until the next call."""
+        if len(self._history) >= self.n_ctx:
+            raise ContextFullError(f"the context of {self.n_ctx} tokens is full")
+        return next(self._feed([token], outputs="last"))
+
+    def _reusable(self, ids: Sequence[int]) -> int:
+        """Length of the common prefix that can be kept; the last token is always computed, for its logits."""
+        kept, most = 0, min(len(ids) - 1, len(self._history))
+        while kept < most and ids[kept] == self._history[kept]:
+            kept += 1
+        return kept if self.cache.can_resume(0, kept) else 0
+
+    def _forget(self, begin: int) -> None:
+        self.cache.remove(0, begin)
+        del self._history[begin:]
+
+    def _feed(self, ids: Sequence[int], *, outputs: str) -> Iterator[Floats]:
+        """Append tokens in batches; yields the logits of each batch (with ``last``: of the last one only)."""
+        n = self.config.n_batch
+        for begin in range(0, len(ids), n):
+            part = ids[begin : begin + n]
+            wanted = outputs if outputs == "all" or begin + n >= len(ids) else "none"
+            batch = Batch.of_sequence(part, start=len(self._history), outputs=wanted)
+            try:
+                rows = self._decoder.run(batch)
+            except BaseException:
+                self.reset()  # what the cache holds is not known any more
+                raise
+            self._history += part
+            if wanted != "none":
+                yield rows
+
+    def reset(self) -> None:
+        """Forget everything the cache holds."""
+        self.cache.remove(0, 0)
+        self._history.clear()
+
+    def generate(
+        self, prompt: str | Sequence[int], params: SamplingParams | None = None, *, max_tokens: int | None = None
+    ) -> Generation:
+        """Continue a prompt; iterate over the result for the pieces of text as they come.
+
+        Args:
+            prompt: text or token ids.
+            params: how to choose tokens.
+            max_tokens: stop after so many; None: when the model ends, or the context is full.
+
+        Raises:
+            ModelError: the model only embeds.
+            ParameterError: an empty prompt, an id outside of the vocabulary, or ``max_tokens`` below 1.
+            ContextFullError: the prompt does not fit into the context.
+        """
+        self._need_generation()
+        return Generation(self, self._ids(prompt), params or SamplingParams(), max_tokens=max_tokens)
+
+    def embed(self, texts: Sequence[str | Sequence[int]], *, normalize: bool = True) -> Floats:
+        """One vector per text, by the model's pooling.
+
+        Args:
+            texts: texts or token ids; each at most as long as the context.
+            normalize: scale each to length 1.
+
+        Returns:
+            ``(len(texts), n_embd)`` float32.
+
+        Raises:
+            ModelError: the model has no pooling.
+            ContextFullError: a text is too long.
+        """
+        shape = self.model.shape
+        if shape.pooling == Pooling.NONE:
+            raise ModelError(f"{self.file.path}: {self.metadata.architecture} does not embed")
+        limit = min(self.n_ctx, shape.n_ctx_train)
+        vectors = np.empty((len(texts), shape.n_embd), np.float32)
+        for i, text in enumerate(texts):
+            ids = self._ids(text)
+            if len(ids) > limit:
+                raise ContextFullError(f"text {i} has {len(ids)} tokens; the context holds {limit}: shorten it")
+            outputs = {Pooling.CLS: "all", Pooling.MEAN: "all", Pooling.LAST: "last"}[shape.pooling]
+            states = self._decoder.run(Batch.of_sequence(ids, start=0, outputs=outputs))
+            vectors[i] = pool(states, shape.pooling, normalize=normalize)
+        return vectors
+
+    def _need_generation(self) -> None:
+        if self.model.shape.n_vocab == 0:
+            raise ModelError(f"{self.file.path}: {self.metadata.architecture} only embeds; it has no logits")
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free graphs, cache, weights and threads, in this order; a second call does nothing."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,99 @@
+"""What the engine knows of a model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pyggml.kvcache import CacheView, LayerShape
+from pyggml.gguf import ModelMetadata
+from pyggml.tensor import Tensor, ops
+from pyggml.weights import Scope
+
+__all__ = ["CacheKind", "Inputs", "LayerCache", "Model", "ModelShape", "Pooling"]
+
+
+class Pooling:
+    """``<arch>.pooling_type``: how token embeddings become one per sequence."""
+
+    NONE = 0
+    MEAN = 1
+    CLS = 2
+    LAST = 3
+
+
+class CacheKind:
+    """Whether a layer's tokens look back, and how far."""
+
+    CAUSAL = "causal"
+    BATCH_ONLY = "batch_only"
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """What one layer needs of a cache; ``window`` 0 means that it sees everything."""
+
+    shape: LayerShape
+    window: int = 0
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the engine must know to run a model.
+
+    Attributes:
+        n_vocab: rows of the output, 0 for a model that only embeds.
+        n_embd: size of a token's embedding.
+        n_ctx_train: the context the model was trained with.
+        layers: what each layer stores.
+        cache: a :class:`CacheKind`.
+        pooling: a :class:`Pooling` for models that embed, else ``Pooling.NONE``.
+    """
+
+    n_vocab: int
+    n_embd: int
+    n_ctx_train: int
+    layers: Sequence[LayerCache]
+    cache: str = CacheKind.CAUSAL
+    pooling: int = Pooling.NONE
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of one graph.
+
+    Attributes:
+        tokens: ``(n_tokens)`` int32.
+        positions: ``(n_tokens)`` int32.
+        output_rows: ``(n_outputs)`` int32, or None when every token is an output.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    output_rows: Tensor | None
+
+    def select_outputs(self, *states: Tensor) -> list[Tensor]:
+        """Keep only the columns whose results are wanted; for use inside the last layer, to save its work."""
+        if self.output_rows is None:
+            return list(states)
+        return [ops.get_rows(state, self.output_rows) for state in states]
+
+
+class Model(Protocol):
+    """One architecture: a constructor that asks for its weights, and a forward pass."""
+
+    shape: ModelShape
+
+    def forward(self, inputs: Inputs, cache: CacheView) -> Tensor:
+        """Logits ``(n_vocab, n_outputs)``, or for an embedding model states ``(n_embd, n_outputs)``."""
+        ...
+
+    def shift(self, layer: int, k: Tensor, delta: Tensor) -> Tensor:
+        """Rotate cached keys ``(d_k, n_head_kv, n)`` by ``delta`` positions ``(n)``, for moving them in the context.
+
+        Raises:
+            NotImplementedError: the architecture's keys cannot be moved.
+        """
+        ...
+
+
+ModelFactory = Callable[[ModelMetadata, Scope], Model]
