@@ -3,8 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bars
 
 from pyggml_server.store import Progress, Report
@@ -17,17 +26,27 @@ def show_progress() -> Iterator[Report]:
     """Give a function that takes progress and draws it on stderr while the context is open."""
     console = Console(stderr=True)
     if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Bars(*columns, console=console) as bars:
+        with Bars(*_columns(), console=console) as bars:
             yield _Bars(bars)
     else:
         yield _Lines(console)
+
+
+def _columns() -> list[ProgressColumn]:
+    counted = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return [TextColumn("{task.description}", markup=False), *(_Counted(column) for column in counted)]
+
+
+class _Counted(ProgressColumn):
+    """A column that stays empty for stages that count no bytes."""
+
+    def __init__(self, column: ProgressColumn) -> None:
+        super().__init__()
+        self._column = column
+
+    def render(self, task: Task) -> RenderableType:
+        """Draw the column."""
+        return self._column.render(task) if task.completed or task.total else ""
 
 
 class _Bars:
@@ -40,17 +59,11 @@ class _Bars:
 
     def __call__(self, progress: Progress) -> None:
         if self._task is None or progress.status != self._status:
-            self._finish()
+            if self._task is not None:
+                self._bars.stop_task(self._task)
             self._status = progress.status
             self._task = self._bars.add_task(progress.status, total=progress.total)
         self._bars.update(self._task, completed=progress.completed, total=progress.total)
-
-    def _finish(self) -> None:
-        # a stage of unknown length would go on pulsing for ever
-        if self._task is not None:
-            done = self._bars.tasks[self._task].completed
-            self._bars.update(self._task, total=done or 1, completed=done or 1)
-            self._bars.stop_task(self._task)
 
 
 class _Lines:

@@ -1,14 +1,14 @@
 """The model store: Ollama's folder of blobs and manifests, seen as models with names."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pyggml_server.errors import StoreError
 from pyggml_server.names import Name
@@ -74,6 +74,12 @@ class StoredModel:
     params: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Mapping[str, str], ...] = ()
     licenses: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> Blob:
+        """The blob at :attr:`path`."""
+        layer = next(layer for layer in self.layers if layer.kind == "model")
+        return Blob(layer.digest, layer.size)
 
 
 class Store:
@@ -193,16 +199,27 @@ class Store:
         return stored
 
     @contextmanager
-    def lock(self, key: str = "store") -> Iterator[None]:
-        """Hold a lock among all processes that use this folder. Not for calls inside it: it is not shared.
+    def lock(self, key: str = "store", *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold a lock among all processes and threads that use this folder; one that holds it must not ask
+        again.
 
         Args:
             key: What to lock: a file name without a folder.
+            on_wait: Called once if another one holds the lock.
         """
         folder = self.work_folder() / "locks"
         folder.mkdir(exist_ok=True)
-        with FileLock(folder / f"{key}.lock"):
+        lock = FileLock(folder / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if on_wait is not None:
+                on_wait()
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def work_folder(self) -> Path:
         """A folder for downloads under way, on the same disk; Ollama does not look into it."""

@@ -214,7 +214,8 @@ def _extract(archive: Archive, member: str, target: Path, *, report: Report) -> 
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
-            report(Progress(f"unpacking {target.name}", done, total))
+            if total > _CHUNK:
+                report(Progress(f"unpacking {target.name}", done, total))
     return digest.hexdigest()
 
 

