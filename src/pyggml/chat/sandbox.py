@@ -101,6 +101,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Of built-in types, only methods that are known to be harmless."""
+        if isinstance(obj, tuple) and attr in getattr(type(obj), "_fields", ()):
+            return True  # what groupby gives
         for kind, methods in _METHODS:
             if isinstance(obj, kind):
                 return attr in methods
