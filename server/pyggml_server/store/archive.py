@@ -14,11 +14,15 @@ from typing import IO, Final, Self
 
 from pyggml_server.errors import TransferError
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "DamagedArchiveError"]
 
 _MAX_MEMBERS: Final = 100_000
 _MAX_TEXT: Final = 16 << 20
 _DAMAGED: Final = (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError)
+
+
+class DamagedArchiveError(TransferError):
+    """The archive itself is broken: another download may help, this file will not."""
 
 
 class Archive:
@@ -28,7 +32,7 @@ class Archive:
         path: The file. Wheels and zips are recognised by content, everything else is tried as tar.
 
     Raises:
-        TransferError: it is damaged, or a member's name stands twice.
+        DamagedArchiveError: it is damaged, or a member's name stands twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,12 +48,12 @@ class Archive:
                 members = [(m.name, m.size) for m in self._tar if m.isreg()]
         except _DAMAGED as error:
             self.close()
-            raise TransferError(f"{path.name}: the archive is damaged ({error}); pull again") from error
+            raise DamagedArchiveError(f"{path.name}: the archive is damaged ({error}); pull again") from error
         self.members: Final[dict[str, int]] = dict(members)
         """Regular files: name in the archive → size in bytes."""
         if len(self.members) != len(members) or len(members) > _MAX_MEMBERS:
             self.close()
-            raise TransferError(f"{path.name}: the archive has members twice, or more than {_MAX_MEMBERS}")
+            raise DamagedArchiveError(f"{path.name}: the archive has members twice, or more than {_MAX_MEMBERS}")
 
     def find(self, name: str) -> str:
         """The one member whose path ends in ``name``.
@@ -74,7 +78,7 @@ class Archive:
         """A member as a stream.
 
         Raises:
-            TransferError: the archive turns out to be damaged while it is read.
+            DamagedArchiveError: the archive turns out to be damaged while it is read.
         """
         try:
             stream = self._zip.open(member) if self._zip else self._open_tar(member)
@@ -82,7 +86,7 @@ class Archive:
                 yield stream
         except (*_DAMAGED, RuntimeError) as error:
             # zipfile reports encryption and unknown compression as RuntimeError
-            raise TransferError(f"{self.path.name}: {member} cannot be read ({error}); pull again") from error
+            raise DamagedArchiveError(f"{self.path.name}: {member} cannot be read ({error}); pull again") from error
 
     def read_text(self, member: str) -> str:
         """A small text file.
@@ -104,13 +108,13 @@ class Archive:
         """What a wheel's RECORD says: member → SHA-256 (hexadecimal). Empty for other archives.
 
         Raises:
-            TransferError: a wheel without a readable RECORD.
+            DamagedArchiveError: a wheel without a readable RECORD.
         """
         if not self.is_wheel:
             return {}
         found = [m for m in self.members if re.fullmatch(r"[^/]+\.dist-info/RECORD", m)]
         if len(found) != 1:
-            raise TransferError(f"{self.path.name}: the wheel has no RECORD of its files")
+            raise DamagedArchiveError(f"{self.path.name}: the wheel has no RECORD of its files")
         digests = {}
         for row in csv.reader(io.StringIO(self.read_text(found[0]))):
             if len(row) >= 2 and row[1].startswith("sha256="):
@@ -118,7 +122,7 @@ class Archive:
                 try:
                     digests[row[0]] = base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)).hex()
                 except ValueError as error:
-                    raise TransferError(f"{self.path.name}: RECORD has a bad digest for {row[0]}") from error
+                    raise DamagedArchiveError(f"{self.path.name}: RECORD has a bad digest for {row[0]}") from error
         return digests
 
     def requirements(self) -> list[str]:

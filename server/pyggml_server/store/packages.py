@@ -72,7 +72,7 @@ class PackageFetcher:
 
             def download(requirement: Requirement) -> Archive:
                 path = self._pip.download(requirement, into=folder, sdist=sdist, report=report)
-                return stack.enter_context(_open_or_drop(path))
+                return stack.enter_context(Archive(path))
 
             main = download(source.requirement)
             if source.file is not None:
@@ -139,14 +139,6 @@ class PackageFetcher:
             return self._blobs.add_stream(
                 stream, size=size, status="storing model.gguf", check=describe_gguf, report=report
             )
-
-
-def _open_or_drop(path: Path) -> Archive:
-    try:
-        return Archive(path)
-    except TransferError:
-        path.unlink()  # so that a second try downloads it again
-        raise
 
 
 def _single(archive: Archive, member: str) -> list[_Part]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyggml.convert import CONVERTED_FAMILIES, CONVERTER_VERSION, SOURCE_KEY, VERSION_KEY, convert_folder
+from pyggml.errors import PyggmlError
 from pyggml.gguf import GGUFError, GGUFFile, copy_gguf
 from pyggml_server.errors import DigestMismatchError, ServerError, TransferError
 from pyggml_server.names import Name
+from pyggml_server.store.archive import DamagedArchiveError
 from pyggml_server.store.blobs import Blob
 from pyggml_server.store.details import describe_gguf
 from pyggml_server.store.models import Store, StoredModel
@@ -108,11 +110,15 @@ class Puller:
         wait = f"waiting for another process that fetches {source}"
         with self._store.lock(key, on_wait=lambda: report(Progress(wait))):
             folder.mkdir(parents=True, exist_ok=True)
-            if isinstance(source, FileSource):
-                blob = self._import(source.path, folder=folder, report=report)
-            else:
-                blob = self._packages.fetch(source, folder=folder, sdist=sdist, report=report)
-            # only after success: what is complete in it serves the next try
+            try:
+                if isinstance(source, FileSource):
+                    blob = self._import(source.path, folder=folder, report=report)
+                else:
+                    blob = self._packages.fetch(source, folder=folder, sdist=sdist, report=report)
+            except (PyggmlError, DigestMismatchError, DamagedArchiveError):
+                shutil.rmtree(folder, ignore_errors=True)  # a second try needs other bytes than these
+                raise
+            # after any other failure what is complete in the folder serves the next try
             shutil.rmtree(folder, ignore_errors=True)
             return blob
 

