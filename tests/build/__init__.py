@@ -1,0 +1,1 @@
+"""How pyggml is built: what fetch.py and CMake do, and what they say when they cannot."""

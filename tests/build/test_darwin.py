@@ -1,0 +1,157 @@
+"""What the build would do on macOS, asked of CMake with a made-up Darwin (darwin.cmake); nothing is compiled.
+
+The answers are read from the generated ``build.ninja``: which libraries, under which names, linked how, and that the
+Metal library which is embedded holds every flash-attention kernel that the back end claims to have.
+"""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, Configure
+
+pytestmark = pytest.mark.build
+METAL = ROOT / "vendor/ggml/src/src/ggml-metal"
+
+
+@dataclass
+class Plan:
+    """One configured build folder."""
+
+    build: Path
+    output: str
+    ninja: str
+
+    def link(self, library: str) -> str:
+        """The build statement that links ``library``, with its variables."""
+        match = re.search(rf"^build [^:\n]*{re.escape(library)}: .*?(?=^\s*$)", self.ninja, re.M | re.S)
+        assert match is not None, f"{library} is not built"
+        return match.group()
+
+
+def plan(configure: Configure, folder: Path, processor: str, *arguments: str) -> Plan:
+    frameworks = folder / "frameworks"
+    for name in ("Accelerate", "Foundation", "Metal", "MetalKit"):
+        (frameworks / f"{name}.framework/Headers").mkdir(parents=True)
+    run = configure(
+        folder / "build",
+        "--toolchain",
+        str(Path(__file__).with_name("darwin.cmake")),
+        *arguments,
+        env={"PYGGML_FAKE_FRAMEWORKS": str(frameworks), "PYGGML_FAKE_PROCESSOR": processor},
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr
+    return Plan(folder / "build", run.stdout, (folder / "build/build.ninja").read_text())
+
+
+@pytest.fixture(scope="module")
+def darwin(configure: Configure, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return plan(configure, tmp_path_factory.mktemp("darwin"), "arm64")
+
+
+def test_libraries(darwin: Plan) -> None:
+    line = next(line for line in darwin.output.splitlines() if "pyggml: libraries" in line)
+    assert line.split()[-1].split(";") == ["ggml", "ggml-base", "ggml-cpu", "ggml-blas", "ggml-metal", "ggml-rpc"]
+
+
+@pytest.mark.parametrize("name", ["libpyggml.dylib", "libpyggml-base.dylib"])
+def test_shared_libraries_are_found_beside_their_user(darwin: Plan, name: str) -> None:
+    statement = darwin.link(name)
+    assert f"SONAME = {name}\n" in statement, "no version in the name, or wheels would hold two copies"
+    assert "INSTALLNAME_DIR = @rpath/" in statement
+    assert "-Wl,-rpath,@loader_path " in statement
+    assert "-dynamiclib" in statement
+
+
+@pytest.mark.parametrize("backend", ["cpu", "blas", "metal", "rpc"])
+def test_backends_are_bundles_with_the_name_that_the_loader_looks_for(darwin: Plan, backend: str) -> None:
+    """ggml and pyggml's loader look for ``libggml-*.so``, on macOS too."""
+    statement = darwin.link(f"libggml-{backend}.so")
+    assert "-bundle" in statement
+    assert "-Wl,-rpath,@loader_path " in statement
+    assert "libpyggml-base.dylib" in statement
+
+
+def test_extension_module(darwin: Plan) -> None:
+    statement = darwin.link("_ggml.abi3.so")
+    assert "-Wl,-rpath,@loader_path/../lib " in statement
+    assert "-undefined,dynamic_lookup" in statement, "Python's symbols come from the interpreter"
+    assert "libpyggml.dylib" in statement
+
+
+def test_frameworks(darwin: Plan) -> None:
+    assert "-framework Accelerate" in darwin.link("libggml-cpu.so")
+    assert "-framework Accelerate" in darwin.link("libggml-blas.so")
+    metal = darwin.link("libggml-metal.so")
+    for name in ("Foundation", "Metal", "MetalKit"):
+        assert f"-framework {name}" in metal
+    assert "-DGGML_USE_ACCELERATE" in darwin.ninja
+    assert "-DGGML_BLAS_USE_ACCELERATE" in darwin.ninja
+
+
+def test_metal_library_is_embedded(darwin: Plan) -> None:
+    assert "-DGGML_METAL_EMBED_LIBRARY" in darwin.ninja
+    assert "ggml-metal-embed.s.o" in darwin.link("libggml-metal.so")
+    assert "default.metallib" not in darwin.ninja, "a file beside the library would have to be installed too"
+
+
+def test_what_is_installed(darwin: Plan) -> None:
+    script = (darwin.build / "cmake_install.cmake").read_text()
+    found = re.findall(r'file\(INSTALL DESTINATION "\$\{CMAKE_INSTALL_PREFIX\}/(\S+)" .* FILES "\S+/(\S+)"\)', script)
+    assert sorted(f"{folder}/{name}" for folder, name in found) == [
+        "pyggml/_ffi/_ggml.abi3.so",
+        "pyggml/lib/libggml-blas.so",
+        "pyggml/lib/libggml-cpu.so",
+        "pyggml/lib/libggml-metal.so",
+        "pyggml/lib/libggml-rpc.so",
+        "pyggml/lib/libpyggml-base.dylib",
+        "pyggml/lib/libpyggml.dylib",
+    ]
+    ours = script.split("/ggml/cmake_install.cmake")[1].split("install_manifest")[0]
+    assert ours.count("file(INSTALL") == 7
+    assert 'CMAKE_INSTALL_COMPONENT STREQUAL "Unspecified"' not in ours
+
+
+@pytest.fixture(scope="module")
+def metal_source(darwin: Plan) -> str:
+    """The Metal source as it is embedded: the build's own command, run here (it is only ``sed`` and ``echo``)."""
+    match = re.search(r"^build \S*ggml-metal-embed\.s[ |].*?COMMAND = (.*?)$", darwin.ninja, re.M | re.S)
+    assert match is not None
+    command = match.group(1).replace("$$", "$").replace("$ ", " ").replace("$:", ":")
+    subprocess.run(["sh", "-c", command], check=True, cwd=darwin.build, stdout=subprocess.DEVNULL)
+    folder = darwin.build / "ggml/src/ggml-metal/autogenerated"
+    assert f'.incbin "{folder}/ggml-metal-embed.metal"' in (folder / "ggml-metal-embed.s").read_text()
+    return (folder / "ggml-metal-embed.metal").read_text()
+
+
+def test_embedded_source_stands_alone(metal_source: str) -> None:
+    included = re.findall(r'^(.*\n)#include "(.+)"', metal_source, re.M)
+    assert included == [("#else\n", "ggml-common.h")], "the one quoted include left is for builds that embed nothing"
+    assert "block_q4_K" in metal_source, "ggml-common.h is merged in"
+    assert "ggml_metal_kargs_flash_attn_ext" in metal_source, "ggml-metal-impl.h is merged in"
+
+
+def test_every_flash_attention_kernel_is_embedded(metal_source: str) -> None:
+    """Each head size and cache type that the back end says it supports has its kernel."""
+    device = (METAL / "ggml-metal-device.m").read_text()
+    case = device.split("case GGML_OP_FLASH_ATTN_EXT:")[1].split("case GGML_OP_SSM_CONV")[0]
+    heads = {int(n) for n in re.findall(r"src\[0\]->ne\[0\] != (\d+)", case)}
+    types = {t.lower() for t in re.findall(r"case GGML_TYPE_(\w+):", case)}
+    assert heads >= {64, 80, 96, 128, 256}
+    assert types >= {"f16", "q8_0", "q4_0"}
+    kernels = re.findall(r'host_name\("kernel_flash_attn_ext_(\w+?)_dk(\d+)_dv(\d+)"', metal_source)
+    have = {(kind, int(dk)) for kind, dk, _ in kernels}
+    assert {(kind, dk) for kind in types for dk in heads} - have == set()
+    vec = {(kind.removeprefix("vec_"), dk) for kind, dk in have if kind.startswith("vec_")}
+    assert {("f16", 64), ("f16", 128), ("f16", 256), ("q8_0", 64), ("q8_0", 256)} <= vec, "decoding kernels"
+
+
+@pytest.mark.slow
+def test_wheels_for_other_macs(configure: Configure, tmp_path: Path) -> None:
+    both = plan(configure, tmp_path, "arm64", "-DGGML_CPU_ALL_VARIANTS=ON", "-DGGML_METAL=OFF")
+    for name in ("libggml-cpu-apple_m1.so", "libggml-cpu-apple_m2_m3.so", "libggml-cpu-apple_m4.so"):
+        assert "-Wl,-rpath,@loader_path " in both.link(name)
+    assert "libggml-metal.so" not in both.ninja
