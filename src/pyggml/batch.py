@@ -33,7 +33,7 @@ class Batch:
 
     @classmethod
     def of_sequence(
-        cls, tokens: Sequence[int] | Ints, *, start: int, seq_id: int = 0, outputs: str = "last"
+        cls, tokens: Sequence[int] | Ints, *, start: int, seq_id: int = 0, outputs: Sequence[int] | Ints | None = None
     ) -> "Batch":
         """Consecutive tokens of one sequence, the first one at position ``start``.
 
@@ -41,7 +41,7 @@ class Batch:
             tokens: at least one id.
             start: position of the first token.
             seq_id: the sequence.
-            outputs: ``"last"``, ``"all"`` or ``"none"``.
+            outputs: ascending indices into ``tokens``; None: the last one.
 
         Raises:
             ParameterError: no tokens, or a number out of its range.
@@ -52,15 +52,11 @@ class Batch:
             raise ParameterError("a batch needs at least one token")
         if start < 0 or not 0 <= seq_id < MAX_SEQUENCES:
             raise ParameterError(f"start must be 0 or more and seq_id below {MAX_SEQUENCES}, got {start} and {seq_id}")
-        if outputs not in ("last", "all", "none"):
-            raise ParameterError(f"outputs must be 'last', 'all' or 'none', got {outputs!r}")
-        first = {"last": n - 1, "all": 0, "none": n}[outputs]
-        return cls(
-            ids,
-            np.arange(start, start + n, dtype=np.int32),
-            np.full(n, seq_id, np.int32),
-            np.arange(first, n, dtype=np.int32),
-        )
+        wanted = np.asarray([n - 1] if outputs is None else outputs, np.int32)
+        if wanted.size and (wanted[0] < 0 or wanted[-1] >= n or (np.diff(wanted) <= 0).any()):
+            raise ParameterError(f"outputs must be ascending indices below {n}, got {wanted.tolist()}")
+        positions = np.arange(start, start + n, dtype=np.int32)
+        return cls(ids, positions, np.full(n, seq_id, np.int32), wanted)
 
     @property
     def n_tokens(self) -> int:

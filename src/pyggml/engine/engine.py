@@ -31,6 +31,7 @@ __all__ = ["Engine"]
 log = logging.getLogger("pyggml.engine")
 
 Floats = npt.NDArray[np.float32]
+FIRST = np.zeros(1, np.int64)
 
 
 class Engine:
@@ -132,12 +133,12 @@ class Engine:
         """The tokens whose keys and values the cache holds."""
         return tuple(self._history)
 
-    def logits(self, prompt: str | Sequence[int], *, outputs: str = "last") -> Floats:
+    def logits(self, prompt: str | Sequence[int], *, outputs: str | Sequence[int] = "last") -> Floats:
         """Logits for a prompt.
 
         Args:
             prompt: text or token ids.
-            outputs: ``"last"`` or ``"all"`` tokens.
+            outputs: ``"last"`` or ``"all"`` tokens, or ascending indices of tokens.
 
         Returns:
             ``(n_outputs, n_vocab)`` float32.
@@ -145,16 +146,21 @@ class Engine:
         Raises:
             ContextFullError: the prompt is longer than ``n_ctx``.
             ModelError: the model only embeds.
+            ParameterError: ``outputs`` are no ascending indices of the prompt.
         """
         self._need_generation()
-        if outputs not in ("last", "all"):
-            raise ParameterError(f"outputs must be 'last' or 'all', got {outputs!r}")
         ids = self._ids(prompt)
         if outputs == "last":
             row, _ = self.advance(ids)
             return row.copy()
+        if isinstance(outputs, str) and outputs != "all":
+            raise ParameterError(f"outputs must be 'last', 'all' or indices, got {outputs!r}")
+        wanted = np.arange(len(ids)) if isinstance(outputs, str) else np.asarray(outputs, np.int64)
+        if not wanted.size or wanted[0] < 0 or wanted[-1] >= len(ids) or (np.diff(wanted) <= 0).any():
+            raise ParameterError(f"outputs must be ascending indices below {len(ids)}, got {wanted.tolist()}")
+        self._need_room(len(ids))
         self.reset()
-        return np.concatenate([part.copy() for part in self._feed(ids, outputs="all")])
+        return np.concatenate([part.copy() for part in self._feed(ids, wanted)])
 
     def advance(self, ids: Sequence[int]) -> tuple[Floats, int]:
         """Make ``ids`` what the cache holds, computing only what is new.
@@ -173,18 +179,15 @@ class Engine:
         kept = self._reusable(ids)
         if kept < len(self._history):
             self._forget(kept)
-        row = None
-        for row in self._feed(ids[kept:], outputs="last"):  # noqa: B007 (the last one counts)
-            pass
-        if row is None:
-            raise ParameterError("no tokens to compute")
+        (row,) = self._feed(ids[kept:], np.array([len(ids) - kept - 1]))
         return row, kept
 
     def extend(self, token: int) -> Floats:
         """Append one token to what the cache holds; returns its logits ``(1, n_vocab)``, valid until the next call."""
         if len(self._history) >= self.n_ctx:
             raise ContextFullError(f"the context of {self.n_ctx} tokens is full")
-        return next(self._feed([token], outputs="last"))
+        (row,) = self._feed([token], FIRST)
+        return row
 
     def _reusable(self, ids: Sequence[int]) -> int:
         """Length of the common prefix that can be kept; the last token is always computed, for its logits."""
@@ -197,20 +200,20 @@ class Engine:
         self.cache.remove(0, begin)
         del self._history[begin:]
 
-    def _feed(self, ids: Sequence[int], *, outputs: str) -> Iterator[Floats]:
-        """Append tokens in batches; yields the logits of each batch (with ``last``: of the last one only)."""
+    def _feed(self, ids: Sequence[int], outputs: npt.NDArray[np.int64]) -> Iterator[Floats]:
+        """Append tokens in batches; yields the logits of each batch that has any of the wanted ``outputs``."""
         n = self.config.n_batch
         for begin in range(0, len(ids), n):
             part = ids[begin : begin + n]
-            wanted = outputs if outputs == "all" or begin + n >= len(ids) else "none"
-            batch = Batch.of_sequence(part, start=len(self._history), outputs=wanted)
+            inside = outputs[(outputs >= begin) & (outputs < begin + n)] - begin
+            batch = Batch.of_sequence(part, start=len(self._history), outputs=inside)
             try:
                 rows = self._decoder.run(batch)
             except BaseException:
                 self.reset()  # what the cache holds is not known any more
                 raise
             self._history += part
-            if wanted != "none":
+            if inside.size:
                 yield rows
 
     def reset(self) -> None:
@@ -259,10 +262,16 @@ class Engine:
             ids = self._ids(text)
             if len(ids) > limit:
                 raise ContextFullError(f"text {i} has {len(ids)} tokens; the context holds {limit}: shorten it")
-            outputs = {Pooling.CLS: "all", Pooling.MEAN: "all", Pooling.LAST: "last"}[shape.pooling]
+            outputs = {Pooling.CLS: [0], Pooling.MEAN: range(len(ids)), Pooling.LAST: [len(ids) - 1]}[shape.pooling]
             states = self._decoder.run(Batch.of_sequence(ids, start=0, outputs=outputs))
             vectors[i] = pool(states, shape.pooling, normalize=normalize)
         return vectors
+
+    def _need_room(self, n_tokens: int) -> None:
+        if n_tokens > self.n_ctx:
+            raise ContextFullError(
+                f"{n_tokens} tokens do not fit into a context of {self.n_ctx}; raise n_ctx or shorten the prompt"
+            )
 
     def _need_generation(self) -> None:
         if self.model.shape.n_vocab == 0:

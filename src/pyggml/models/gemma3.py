@@ -80,9 +80,10 @@ class Attention:
         q = self.q_norm(self.q(x).reshape(c.d_head, c.n_head, -1))  # (d, h, t)
         k = self.k_norm(self.k(x).reshape(c.d_head, c.n_head_kv, -1))  # (d, h_kv, t)
         v = self.v(x).reshape(c.d_head, c.n_head_kv, -1)
-        q = ops.rope(q, positions, params=self.rope)
+        # Scaled here, not in attention: kernels round q to 16 bits, and llama.cpp rounds the scaled q.
+        q = ops.scale(ops.rope(q, positions, params=self.rope), factor=c.scale)
         k = ops.rope(k, positions, params=self.rope)
-        return self.output(attention(q, k, v, cache, layer=self.layer, scale=c.scale))
+        return self.output(attention(q, k, v, cache, layer=self.layer, scale=1.0))
 
 
 class FeedForward:
