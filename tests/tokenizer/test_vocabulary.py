@@ -1,5 +1,6 @@
 """What is read from metadata: special tokens, flags, types, and the errors for what is broken."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,15 @@ def test_every_byte_level_kind_loses_nothing(name: str) -> None:
     text = "Hello world, it's 1234567 o'clock!  \r\n\tЧто 世界 ㅎ naïve ǅx é\u0301 🙂 \u00a0 x²  \n\n end "
     tokenizer = Tokenizer.from_metadata(synthetic.bpe(pre=name))
     assert tokenizer.decode_bytes(tokenizer.encode(text, add_special=False)) == text.encode()
+
+
+@pytest.mark.parametrize("text", ["\u00a0" * 20_000 + "1", " " * 20_000 + "a", "7" * 20_000 + "a", "Aa" * 10_000])
+def test_no_kind_takes_time_in_the_square_of_a_run(text: str) -> None:
+    for name in {kind: name for name, kind in PRE_TOKENIZERS.items()}.values():
+        tokenizer = Tokenizer.from_metadata(synthetic.bpe(pre=name))
+        start = time.process_time()
+        tokenizer.encode(text)
+        assert time.process_time() - start < 1, name
 
 
 def test_unknown_pre_tokenizer_is_named() -> None:

@@ -3,7 +3,8 @@
 A GGUF file does not carry the regular expressions of its tokenizer, only a name for them. The names and what
 they stand for are facts fixed by llama.cpp's ``llama-vocab.cpp`` and by the ``tokenizer.json`` that each
 model was published with. Where the two differ (llama.cpp's regex engine lacks ``\\p{Lu}``, possessive
-quantifiers and set intersection), the published expression is kept, because the model was trained with it.
+quantifiers and set intersection), the published expression is kept, because the model was trained with it. That
+shows in tiny_aya, cohere2moe, youtu and kimi-k2, where llama.cpp does not part "iPhone" as the published ones do.
 
 All patterns are in Oniguruma syntax and are applied one after the other: each cuts every piece that the ones
 before left, a match and the text between matches both becoming pieces of their own.
@@ -104,6 +105,8 @@ _DEEPSEEK_LETTERS = (
     r"\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}]+"
 )
 _DEEPSEEK_PUNCTUATION = r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+"
+# The published \s+$, but linear: only the start of a run of spaces can begin a match.
+_TRAILING_SPACE = r"(?<!\s)\s++$"
 # llama.cpp begins the compatibility ideographs at U+8C48, the normalised form of U+F900.
 _AFMOE_SCRIPTS = (
     r"[\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{F900}-\x{FAFF}\x{3040}-\x{309F}\x{30A0}-\x{30FF}"
@@ -195,7 +198,9 @@ def _rows() -> Iterator[tuple[str, PreTokenizer]]:
     yield "spark2_5", PreTokenizer((r"\p{N}{1,3}", _CJK_AND_KANA, _deepseek3(r"|[\r\n]"), r"\p{N}"))
     yield (
         "deepseek-llm",
-        PreTokenizer((r"[\r\n]", _DEEPSEEK_LETTERS, _DEEPSEEK_PUNCTUATION, r"\s+$", _CJK_AND_HANGUL, r"\p{N}+")),
+        PreTokenizer(
+            (r"[\r\n]", _DEEPSEEK_LETTERS, _DEEPSEEK_PUNCTUATION, _TRAILING_SPACE, _CJK_AND_HANGUL, r"\p{N}+")
+        ),
     )
     yield "deepseek-coder", PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK_AND_HANGUL, r"\p{N}"))
     yield "bailingmoe bailingmoe2 llada-moe", PreTokenizer((_BAILING,))
