@@ -81,6 +81,19 @@ def test_static_backends_are_refused(configure: Configure, tmp_path: Path) -> No
     assert "GGML_BACKEND_DL=OFF is not supported" in stopped(configure(tmp_path / "b", "-DGGML_BACKEND_DL=OFF"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "package", "said"),
+    [
+        ("CUDA", "CUDAToolkit", "needs the CUDA toolkit"),
+        ("VULKAN", "SPIRV-Headers", "libvulkan-dev glslc spirv-headers"),
+    ],
+)
+def test_toolkit_is_missing(configure: Configure, tmp_path: Path, option: str, package: str, said: str) -> None:
+    run = configure(tmp_path / "b", f"-DGGML_{option}=ON", f"-DCMAKE_DISABLE_FIND_PACKAGE_{package}=ON")
+    assert said in stopped(run)
+
+
 def test_defaults(plain: Path) -> None:
     ninja = (plain / "build.ninja").read_text()
     assert "-DGGML_USE_LLAMAFILE" in ninja

@@ -46,6 +46,24 @@ if(NOT GGML_BACKEND_DL)
   pyggml_stop("GGML_BACKEND_DL=OFF is not supported: pyggml opens every back end at run time; drop that setting")
 endif()
 
+# What is missing for a chosen back end, said before ggml stumbles over it.
+if(GGML_CUDA)
+  find_package(CUDAToolkit QUIET)
+  if(NOT TARGET CUDA::cublas)
+    pyggml_stop("GGML_CUDA=ON needs the CUDA toolkit with nvcc and cuBLAS (nvcc: ${CUDAToolkit_NVCC_EXECUTABLE}): \
+install it whole, or name its folder with CUDAToolkit_ROOT")
+  endif()
+endif()
+if(GGML_VULKAN)
+  list(APPEND CMAKE_PREFIX_PATH "$ENV{VULKAN_SDK}")
+  find_package(Vulkan QUIET COMPONENTS glslc)
+  find_package(SPIRV-Headers CONFIG QUIET)
+  if(NOT Vulkan_FOUND OR NOT SPIRV-Headers_FOUND)
+    pyggml_stop("GGML_VULKAN=ON needs Vulkan's headers and loader, glslc and the SPIR-V headers: install them \
+(Debian: libvulkan-dev glslc spirv-headers) or set VULKAN_SDK")
+  endif()
+endif()
+
 # ggml appends to this list in the cache: without a fresh start, a back end that was switched off stays in it.
 unset(GGML_AVAILABLE_BACKENDS CACHE)
 # ggml asks git for its own commit: it must not find ours, which would recompile ggml after each commit.
