@@ -50,10 +50,20 @@ def run(tmp_path: Path) -> Run:
     return python
 
 
+def named_file(variable: str) -> Path:
+    path = Path(os.environ.get(variable, ""))
+    if not path.is_file():
+        pytest.fail(f"{variable} must name the file that this installation was made from (.ci/run does that)")
+    return path
+
+
 @pytest.fixture(scope="session")
 def wheel_file() -> Path:
     """The wheel itself; ``PYGGML_WHEEL`` names it."""
-    path = Path(os.environ.get("PYGGML_WHEEL", ""))
-    if not path.is_file():
-        pytest.fail("PYGGML_WHEEL must name the wheel that is installed here (.ci/run does that)")
-    return path
+    return named_file("PYGGML_WHEEL")
+
+
+@pytest.fixture(scope="session")
+def sdist_file() -> Path:
+    """The source distribution that the wheel was built from; ``PYGGML_SDIST`` names it."""
+    return named_file("PYGGML_SDIST")

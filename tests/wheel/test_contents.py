@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import Distribution
 from pathlib import Path, PurePosixPath
@@ -112,7 +113,17 @@ def test_stable_abi(library_folder: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-@pytest.mark.slow
+def test_sdist_holds_the_patched_tree_and_no_litter(sdist_file: Path) -> None:
+    with tarfile.open(sdist_file) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    ggml = "vendor/ggml/src"
+    assert {f"{ggml}/.pyggml-stamp", f"{ggml}/LICENSE", f"{ggml}/src/ggml.c", f"{ggml}/CMakeLists.txt"} <= held
+    assert f"{ggml}/src/ggml-metal/ggml-metal.metal" in held
+    assert {"LICENSE", "NOTICE", "README.md", "CMakeLists.txt", "patches/README.md", "vendor/ggml/fetch.py"} <= held
+    litter = [name for name in held if name.startswith(("vendor/ggml/download", ".ci", "build/", ".venv", "dist/"))]
+    assert litter == []
+
+
 @pytest.mark.skipif(not LINUX, reason="auditwheel is for Linux")
 def test_auditwheel_keeps_the_layout(wheel_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("auditwheel")
