@@ -16,10 +16,12 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final = MappingProxyType(
     {
+        "run": ("pyggml_server.cli.run:run", "Answer a prompt, or talk to a model."),
         "pull": ("pyggml_server.cli.pull:pull", "Fetch a model into the store."),
         "list": ("pyggml_server.cli.list:list_models", "List the models in the store."),
         "show": ("pyggml_server.cli.show:show", "Show what is inside a model."),
         "rm": ("pyggml_server.cli.rm:remove", "Delete models from the store."),
+        "bench": ("pyggml_server.cli.bench:bench", "Measure prefill and decode speed."),
     }
 )
 """Command → where it is (module:function), help in one line. The order is that of ``pyggml --help``."""

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
 from pyggml.gguf import GGUFFile, file_type_name, parameter_count
-from pyggml_server.config import Config
-from pyggml_server.names import Name
-from pyggml_server.store import Store, StoredModel, human_bytes, human_count
+from pyggml_server.cli.find import find_model
+from pyggml_server.store import StoredModel, human_bytes, human_count
 
 __all__ = ["show"]
 
@@ -26,22 +24,15 @@ _TEXT = 200
 @click.option("--verbose", is_flag=True, help="Print arrays and texts in full length.")
 def show(model: str, *, as_json: bool, tensors: bool, verbose: bool) -> None:
     """Show what is inside MODEL: the path of a GGUF file, or the name of a model in the store."""
-    path, stored = _find(model)
-    with GGUFFile(path) as file:
+    found = find_model(model)
+    stored = found.stored
+    with GGUFFile(found.path) as file:
         if as_json:
             document = _document(file, stored, tensors=tensors, verbose=verbose)
             click.echo(json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "replace"))
         else:
             for line in _lines(file, stored, tensors=tensors, verbose=verbose):
                 click.echo(line.encode("utf-8", "replace"))
-
-
-def _find(model: str) -> tuple[Path, StoredModel | None]:
-    path = Path(model).expanduser()
-    if path.is_file() or model.startswith(("/", "./", "../", "~")):
-        return path, None
-    stored = Store(Config.from_environment().models).get(Name.parse(model))
-    return stored.path, stored
 
 
 def _document(file: GGUFFile, stored: StoredModel | None, *, tensors: bool, verbose: bool) -> dict[str, Any]:

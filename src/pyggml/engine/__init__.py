@@ -4,5 +4,17 @@ from .config import EngineConfig
 from .decoder import Decoder, DecoderStats
 from .engine import Engine
 from .generation import Generation, GenerationStats, Piece
+from .measure import measure
+from .stop import StopMatcher
 
-__all__ = ["Decoder", "DecoderStats", "Engine", "EngineConfig", "Generation", "GenerationStats", "Piece"]
+__all__ = [
+    "Decoder",
+    "DecoderStats",
+    "Engine",
+    "EngineConfig",
+    "Generation",
+    "GenerationStats",
+    "Piece",
+    "StopMatcher",
+    "measure",
+]

@@ -36,6 +36,12 @@ class DecoderStats:
         """Share of steps that ran a graph built before."""
         return 1.0 - self.graphs_built / self.steps if self.steps else 0.0
 
+    @property
+    def python_share(self) -> float:
+        """Share of the time of all steps that was not spent computing graphs."""
+        total = self.compute_seconds + self.python_seconds
+        return self.python_seconds / total if total else 0.0
+
 
 @dataclass
 class _Plan:

@@ -130,8 +130,8 @@ class Engine:
 
     @property
     def history(self) -> Sequence[int]:
-        """The tokens whose keys and values the cache holds."""
-        return tuple(self._history)
+        """The tokens whose keys and values the cache holds; a live view, not to be changed."""
+        return self._history
 
     def logits(self, prompt: str | Sequence[int], *, outputs: str | Sequence[int] = "last") -> Floats:
         """Logits for a prompt.
@@ -222,7 +222,12 @@ class Engine:
         self._history.clear()
 
     def generate(
-        self, prompt: str | Sequence[int], params: SamplingParams | None = None, *, max_tokens: int | None = None
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
     ) -> Generation:
         """Continue a prompt; iterate over the result for the pieces of text as they come.
 
@@ -230,6 +235,7 @@ class Engine:
             prompt: text or token ids.
             params: how to choose tokens.
             max_tokens: stop after so many; None: when the model ends, or the context is full.
+            stop: end before the first of these strings.
 
         Raises:
             ModelError: the model only embeds.
@@ -237,7 +243,7 @@ class Engine:
             ContextFullError: the prompt does not fit into the context.
         """
         self._need_generation()
-        return Generation(self, self._ids(prompt), params or SamplingParams(), max_tokens=max_tokens)
+        return Generation(self, self._ids(prompt), params or SamplingParams(), max_tokens=max_tokens, stop=stop)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, normalize: bool = True) -> Floats:
         """One vector per text, by the model's pooling.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyggml.errors import ContextFullError, ParameterError
 from pyggml.sampling import Sampler, SamplingParams
 from pyggml.tokenizer import StreamDecoder
+
+from .stop import StopMatcher
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -50,10 +52,19 @@ class GenerationStats:
 class Generation:
     """Iterate over it once: each step computes one token and yields a :class:`Piece`.
 
-    ``finish_reason`` in :attr:`stats` is ``stop`` (the model ended) or ``length`` (``max_tokens`` or the context).
+    ``finish_reason`` in :attr:`stats` is ``stop`` (the model ended, or a stop string appeared) or ``length``
+    (``max_tokens`` or the context).
     """
 
-    def __init__(self, engine: Engine, ids: list[int], params: SamplingParams, *, max_tokens: int | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        ids: list[int],
+        params: SamplingParams,
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> None:
         if max_tokens is not None and max_tokens < 1:
             raise ParameterError(f"max_tokens must be 1 or more, got {max_tokens}")
         if len(ids) > engine.n_ctx:
@@ -67,6 +78,7 @@ class Generation:
         self._ids = ids
         self._params = params
         self._max_tokens = max_tokens
+        self._stop = StopMatcher(stop)
         self._steps = self._run()
 
     def __iter__(self) -> Iterator[Piece]:
@@ -77,30 +89,31 @@ class Generation:
         return "".join(piece.text for piece in self)
 
     def _run(self) -> Iterator[Piece]:
-        engine, stats = self._engine, self.stats
+        engine, stats, stop = self._engine, self.stats, self._stop
         sampler = Sampler(self._params, n_ctx=engine.n_ctx)
         sampler.accept(self._ids)
-        decoder = StreamDecoder(engine.tokenizer)
+        decoder = StreamDecoder(engine.tokenizer, text_start=False)
         began = time.perf_counter()
         row, stats.cached_tokens = engine.advance(self._ids)
         stats.prompt_seconds = time.perf_counter() - began
-        sequence = list(self._ids)
-        began = time.perf_counter()
         while True:
+            began = time.perf_counter()
+            if self.tokens:
+                row = engine.extend(self.tokens[-1])
             token = sampler.sample(row[0])
             stats.eval_tokens += 1
-            stats.eval_seconds = time.perf_counter() - began
+            stats.eval_seconds += time.perf_counter() - began
             if token in engine.tokenizer.eog_ids:
                 stats.finish_reason = "stop"
                 break
             sampler.accept((token,))
             self.tokens.append(token)
-            yield Piece(token, decoder.push(token))
-            if len(self.tokens) == self._max_tokens or len(sequence) >= engine.n_ctx:
+            yield Piece(token, stop.push(decoder.push(token)))
+            if stop.found is not None:
+                stats.finish_reason = "stop"
+                return
+            if len(self.tokens) == self._max_tokens or len(engine.history) >= engine.n_ctx:
                 stats.finish_reason = "length"
                 break
-            began = time.perf_counter() - stats.eval_seconds  # what the caller did meanwhile is not ours
-            sequence.append(token)
-            row = engine.extend(token)
-        if rest := decoder.flush():
-            yield Piece(self.tokens[-1] if self.tokens else -1, rest)
+        if rest := stop.push(decoder.flush()) + stop.flush():
+            yield Piece(token, rest)

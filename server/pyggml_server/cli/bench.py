@@ -1,0 +1,87 @@
+"""``pyggml bench``."""
+
+import json
+import platform
+import resource
+import sys
+from statistics import mean, median, stdev
+from typing import Any
+
+import click
+
+from pyggml import __version__
+from pyggml_server.cli.find import find_model
+from pyggml_server.cli.options import engine_config, engine_options
+
+__all__ = ["bench"]
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "-p", "--n-prompt", type=click.IntRange(0), default=512, show_default=True, help="Prompt tokens; 0: skip."
+)
+@click.option("-n", "--n-gen", type=click.IntRange(0), default=128, show_default=True, help="Tokens decoded; 0: skip.")
+@click.option("-d", "--depth", type=click.IntRange(0), default=0, show_default=True,
+              help="Tokens already in the cache when measuring begins.")  # fmt: skip
+@click.option("-r", "--repetitions", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every sample.")
+@engine_options
+def bench(model: str, n_prompt: int, n_gen: int, depth: int, repetitions: int, as_json: bool, **options: Any) -> None:
+    """Measure how fast MODEL reads a prompt and decodes, in tokens per second.
+
+    One warm-up, then REPETITIONS runs of each test on random tokens, the cache emptied before each; as llama-bench does
+    it. Reading DEPTH tokens into the cache is not counted.
+    """
+    from pyggml.engine import Engine, measure
+
+    found = find_model(model)
+    config = engine_config(n_ctx=depth + max(n_prompt, n_gen), **options)
+    with Engine(found.path, config) as engine:
+        results = []
+        for name, prompt, generate in (("pp", n_prompt, 0), ("tg", 0, n_gen)):
+            if prompt or generate:
+                rates = measure(engine, n_prompt=prompt, n_gen=generate, depth=depth, repetitions=repetitions)
+                test = f"{name}{prompt or generate}" + (f" @ d{depth}" if depth else "")
+                results.append({"test": test, "median": median(rates), "mean": mean(rates), "samples": rates})
+        document = {
+            "model": found.label,
+            "architecture": engine.metadata.architecture,
+            "pyggml": __version__,
+            "device": engine.backends[0].device.name,
+            "description": engine.backends[0].device.description,
+            "n_threads": engine.backends[0].n_threads,
+            "flash_attn": engine.flash_attn,
+            "type_k": config.type_k.name.lower(),
+            "type_v": config.type_v.name.lower(),
+            "weights": engine.weights.summary(),
+            "graph_reuse": engine.stats.reuse_rate,
+            "python_share": engine.stats.python_share,
+            "peak_rss_bytes": _peak_rss(),
+            "results": results,
+        }
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _print(document)
+
+
+def _peak_rss() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
+
+
+def _print(document: dict[str, Any]) -> None:
+    click.echo(f"{'model':<28} {'device':<8} {'threads':>7} {'test':>14} {'t/s (median)':>14} {'± t/s':>8}")
+    for result in document["results"]:
+        spread = stdev(result["samples"]) if len(result["samples"]) > 1 else 0.0
+        click.echo(
+            f"{document['model']:<28} {document['device']:<8} {document['n_threads']:>7} {result['test']:>14} "
+            f"{result['median']:>14.2f} {spread:>8.2f}"
+        )
+    click.echo(
+        f"\npyggml {document['pyggml']}, {document['description']}, {platform.system()} {platform.machine()}; "
+        f"flash attention {'on' if document['flash_attn'] else 'off'}, cache {document['type_k']}/{document['type_v']}, "
+        f"graph reuse {document['graph_reuse']:.1%}, Python's share {document['python_share']:.1%}, "
+        f"peak memory {document['peak_rss_bytes'] / 2**20:.0f} MiB"
+    )

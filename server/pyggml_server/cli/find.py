@@ -1,0 +1,54 @@
+"""Which model an argument of the command line means."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyggml_server.cli.progress import show_progress
+from pyggml_server.config import Config
+from pyggml_server.errors import ModelNotFoundError
+from pyggml_server.names import Name
+from pyggml_server.store import Puller, Store, StoredModel
+
+__all__ = ["FoundModel", "find_model"]
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model file, and what the store says of it."""
+
+    label: str
+    path: Path
+    stored: StoredModel | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def system(self) -> str | None:
+        """The system text of the stored model."""
+        return self.stored.system if self.stored is not None else None
+
+
+def find_model(model: str, *, pull: bool = False) -> FoundModel:
+    """The file behind ``model``: a path to a GGUF file, or a name in the store.
+
+    Args:
+        model: the argument as it was typed.
+        pull: fetch a name that the store lacks.
+
+    Raises:
+        ModelNotFoundError: the store lacks it (without ``pull``).
+        TransferError: it could not be fetched.
+    """
+    path = Path(model).expanduser()
+    if path.is_file() or model.startswith(("/", "./", "../", "~")):
+        return FoundModel(model, path)
+    store = Store(Config.from_environment().models)
+    name = Name.parse(model)
+    try:
+        stored = store.get(name)
+    except ModelNotFoundError:
+        if not pull:
+            raise
+        with show_progress() as report:
+            stored = Puller(store).pull(model, report=report)
+    return FoundModel(stored.name.display, stored.path, stored, dict(stored.params))
