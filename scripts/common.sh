@@ -32,7 +32,7 @@ environment() {
     local folder=$root/$1 python
     bin=$folder/bin
     if ! "$bin/python" -c 'import pip' 2>/dev/null; then
-        python=$(find_python)
+        python=$(find_python) || return 1
         rm -rf "$folder"
         "$python" -m venv "$folder"
         "$bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
