@@ -5,11 +5,12 @@ ggml's headers). :func:`load` opens the back ends once. :func:`check_status` and
 exceptions. ``lib.pyggml_cpu`` and ``lib.pyggml_rpc`` hold the functions of the CPU and RPC back ends after loading.
 """
 
-from .callbacks import EvalCallback, eval_callback, set_log_level
+from .callbacks import CustomCallback, EvalCallback, eval_callback, set_log_level
 from .check import check_status, not_null
 from .loader import backend_libraries, ffi, lib, load, proc_address
 
 __all__ = [
+    "CustomCallback",
     "EvalCallback",
     "backend_libraries",
     "check_status",

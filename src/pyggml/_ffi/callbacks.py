@@ -14,7 +14,7 @@ from typing import Any
 
 from .loader import ffi, lib
 
-__all__ = ["EvalCallback", "eval_callback", "install", "set_log_level"]
+__all__ = ["CustomCallback", "EvalCallback", "eval_callback", "install", "set_log_level"]
 
 log = logging.getLogger("pyggml.ggml")
 LEVELS = {
@@ -75,6 +75,34 @@ def pyggml_on_eval(tensor: Any, ask: bool, user_data: Any) -> bool:
 def pyggml_on_compute_abort(user_data: Any) -> bool:
     flag: list[bool] = ffi.from_handle(user_data)
     return flag[0]
+
+
+class CustomCallback:
+    """A Python function behind a node; C keeps :attr:`handle`, somebody must keep this object."""
+
+    def __init__(self, function: Callable[[Any], None]) -> None:
+        self.function = function
+        self.handle = ffi.new_handle(self)
+        self.error: BaseException | None = None
+
+    def __call__(self, node: Any) -> None:
+        try:
+            self.function(node)
+        except BaseException as error:  # kept and re-raised by the executor
+            self.error = error
+
+    def raise_error(self) -> None:
+        """Re-raise what the function raised since the last call."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]
+def pyggml_on_custom(node: Any, ith: int, nth: int, user_data: Any) -> None:
+    callback: CustomCallback = ffi.from_handle(user_data)
+    if ith == 0:
+        callback(node)
 
 
 @contextlib.contextmanager

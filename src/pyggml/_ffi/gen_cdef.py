@@ -27,6 +27,7 @@ extern "Python" void pyggml_on_log(enum ggml_log_level level, const char * text,
 extern "Python" void pyggml_on_abort(const char * error_message);
 extern "Python" bool pyggml_on_eval(struct ggml_tensor * t, bool ask, void * user_data);
 extern "Python" bool pyggml_on_compute_abort(void * user_data);
+extern "Python" void pyggml_on_custom(struct ggml_tensor * dst, int ith, int nth, void * user_data);
 """
 
 BIND = """

@@ -49,4 +49,6 @@ struct ggml_tensor * pyggml_tracker_get(const pyggml_tracker * t, int i);
 // allocation did since. A second restore does nothing.
 bool pyggml_tracker_save(pyggml_tracker * t);
 void pyggml_tracker_restore(pyggml_tracker * t);
+// Operand j of tensor as it was when saved.
+struct ggml_tensor * pyggml_tracker_operand(const pyggml_tracker * t, const struct ggml_tensor * tensor, int j);
 #endif

@@ -102,7 +102,7 @@ int pyggml_tracker_add(pyggml_tracker * t, struct ggml_tensor * root) {
             continue;
         }
         struct ggml_tensor * source = top->tensor->src[top->next++];
-        if (source == NULL || known(t, source)) {
+        if (source == NULL || source == top->tensor || known(t, source)) { // a cast names itself as an operand
             continue;
         }
         if (depth == capacity) {
@@ -164,4 +164,9 @@ void pyggml_tracker_restore(pyggml_tracker * t) {
         }
     }
     t->n_saved = 0;
+}
+
+struct ggml_tensor * pyggml_tracker_operand(const pyggml_tracker * t, const struct ggml_tensor * tensor, int j) {
+    int32_t i = t->n_slots > 0 ? t->slots[find(t, tensor)] : -1;
+    return i >= 0 && i < t->n_saved ? t->sources[(size_t) i * GGML_MAX_SRC + j] : tensor->src[j];
 }

@@ -1,12 +1,20 @@
-"""Tensors, graphs and devices: ggml for people. ``ops`` holds the graph operations."""
+"""Tensors, graphs and devices: ggml for people. ``ops`` holds the graph operations.
 
-from . import ops
+:class:`Session` is the short way: arrays in, expressions, arrays out. Below it are :class:`Arena` (metadata),
+:class:`Buffer` (memory), :class:`Graph` (nodes in order) and :class:`Executor` (allocation and computing), which an
+engine uses directly. Every operation checks its operands in Python, because ggml ends the process where it is asked
+for something that it cannot do.
+"""
+
+from . import ops, rpc
 from .arena import Arena
 from .buffer import Buffer, BufferUsage
 from .device import Backend, Device, DeviceType, devices, find_device, physical_cores
 from .dtype import DType, dequantize, dtype_of, numpy_dtype, quantize, row_size
-from .executor import Executor, NodeTime
+from .executor import Executor
 from .graph import Graph
+from .profile import NodeTime, OpTime, by_op, table
+from .session import Session
 from .tensor import Tensor
 
 __all__ = [
@@ -20,7 +28,10 @@ __all__ = [
     "Executor",
     "Graph",
     "NodeTime",
+    "OpTime",
+    "Session",
     "Tensor",
+    "by_op",
     "dequantize",
     "devices",
     "dtype_of",
@@ -30,4 +41,6 @@ __all__ = [
     "physical_cores",
     "quantize",
     "row_size",
+    "rpc",
+    "table",
 ]

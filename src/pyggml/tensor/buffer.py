@@ -1,5 +1,6 @@
 """Device memory with an owner."""
 
+import weakref
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,19 @@ class Buffer:
     def __init__(self, ptr: Any, *, keep: object = None) -> None:
         self._ptr = ptr
         self._keep = keep
+        self._views: weakref.WeakSet[_Export] = weakref.WeakSet()
+        self.tenants: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The arenas with tensors in this buffer."""
+
+    @classmethod
+    def on(cls, device: Device, size: int) -> Self:
+        """``size`` new bytes on ``device``.
+
+        Raises:
+            OutOfMemoryError: the device has no room.
+        """
+        raw = lib.ggml_backend_buft_alloc_buffer(device.buffer_type, max(size, 1))
+        return cls(not_null(raw, f"allocating {size} bytes on {device.name}"))
 
     @classmethod
     def over_memory(cls, device: Device, memory: Any, *, max_tensor_size: int) -> Self:
@@ -85,19 +99,42 @@ class Buffer:
         base = ffi.cast("char *", lib.ggml_backend_buffer_get_base(self.ptr))
         need = lib.ggml_backend_buffer_get_alloc_size(self.ptr, tensor.ptr)
         if offset < 0 or offset + need > self.size:
-            raise BackendError(
-                f"tensor {tensor.name!r}: {need} bytes at {offset} do not fit into {self.size} bytes"
-            )
+            raise BackendError(f"tensor {tensor.name!r}: {need} bytes at {offset} do not fit into {self.size} bytes")
+        if tensor.ptr.data != ffi.NULL or tensor.ptr.view_src != ffi.NULL:
+            raise BackendError(f"{tensor!r} has memory already")
         status = lib.ggml_backend_tensor_alloc(self.ptr, tensor.ptr, base + offset)
+        self.tenants.add(tensor.arena)
         if status != lib.GGML_STATUS_SUCCESS:
             raise BackendError(f"tensor {tensor.name!r} could not be placed in a {self.name} buffer")
 
+    def holds(self, ptr: Any) -> bool:
+        """Whether ``ptr`` is this buffer."""
+        return bool(self._ptr != ffi.NULL and self._ptr == ptr)
+
+    def export(self, address: Any, n_bytes: int) -> "_Export":
+        """A writable window on host memory of this buffer, which stays valid when the buffer is closed."""
+        window = _Export(self.ptr, self._keep, ffi.buffer(address, n_bytes))
+        self._views.add(window)
+        return window
+
     def close(self) -> None:
-        """Free the memory (not the borrowed one); a second call does nothing."""
-        if self._ptr != ffi.NULL:
+        """Free the memory (not the borrowed one); a second call does nothing.
+
+        While windows from :meth:`export` live, the memory is kept for them and freed with the last one.
+        """
+        if self._ptr == ffi.NULL:
+            return
+        for arena in list(self.tenants):
+            arena.forget(self._ptr)
+        windows = list(self._views)
+        if windows:
+            share = _Share(self._ptr)
+            for window in windows:
+                window.share = share
+        else:
             lib.ggml_backend_buffer_free(self._ptr)
-            self._ptr = ffi.NULL
-            self._keep = None
+        self._ptr = ffi.NULL
+        self._keep = None
 
     def __enter__(self) -> Self:
         return self
@@ -106,3 +143,29 @@ class Buffer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Share:
+    """Frees a buffer with its last window."""
+
+    def __init__(self, ptr: Any) -> None:
+        self.ptr = ptr
+
+    def __del__(self) -> None:
+        lib.ggml_backend_buffer_free(self.ptr)
+
+
+class _Export:
+    """The owner behind a numpy view. Has the array interface, so that numpy keeps it alive as the base."""
+
+    def __init__(self, buffer: Any, keep: object, window: Any) -> None:
+        self.buffer = buffer
+        self.keep = keep
+        self.window = window
+        self.share: _Share | None = None
+        self.__array_interface__ = {
+            "shape": (len(window),),
+            "typestr": "|u1",
+            "data": (int(ffi.cast("uintptr_t", ffi.from_buffer(window))), False),
+            "version": 3,
+        }

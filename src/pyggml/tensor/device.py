@@ -1,6 +1,7 @@
 """Devices that ggml found, and back ends: a device with a stream of work of its own."""
 
 import os
+import weakref
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
@@ -22,7 +23,8 @@ class DeviceType(IntEnum):
     META = 4
 
 
-def _text(pointer: Any) -> str:
+def text(pointer: Any) -> str:
+    """A C string; empty for NULL."""
     return ffi.string(pointer).decode("utf-8", "replace") if pointer != ffi.NULL else ""
 
 
@@ -64,9 +66,7 @@ class Device:
     def extra_buffer_types(self) -> list[Any]:
         """Buffer types that store weights rearranged for faster kernels (CPU: repacked rows)."""
         registry = lib.ggml_backend_dev_backend_reg(self.ptr)
-        function = proc_address(
-            registry, "ggml_backend_dev_get_extra_bufts", "ggml_backend_dev_get_extra_bufts_t"
-        )
+        function = proc_address(registry, "ggml_backend_dev_get_extra_bufts", "ggml_backend_dev_get_extra_bufts_t")
         found: list[Any] = []
         if function is not None:
             array = function(self.ptr)
@@ -83,7 +83,7 @@ class Device:
             entry = function(registry)
             i = 0
             while entry != ffi.NULL and entry[i].name != ffi.NULL:
-                found[_text(entry[i].name)] = _text(entry[i].value)
+                found[text(entry[i].name)] = text(entry[i].value)
                 i += 1
         return found
 
@@ -97,8 +97,8 @@ def devices() -> list[Device]:
         found.append(
             Device(
                 ptr,
-                _text(lib.ggml_backend_dev_name(ptr)),
-                _text(lib.ggml_backend_dev_description(ptr)),
+                text(lib.ggml_backend_dev_name(ptr)),
+                text(lib.ggml_backend_dev_description(ptr)),
                 DeviceType(lib.ggml_backend_dev_type(ptr)),
             )
         )
@@ -114,9 +114,7 @@ def find_device(name: str = "CPU") -> Device:
     found = devices()
     wanted = name.lower()
     for device in found:
-        if device.name.lower() == wanted or (
-            wanted == "gpu" and device.type in (DeviceType.GPU, DeviceType.IGPU)
-        ):
+        if device.name.lower() == wanted or (wanted == "gpu" and device.type in (DeviceType.GPU, DeviceType.IGPU)):
             return device
     raise BackendError(f"no device {name!r}; this installation has {', '.join(d.name for d in found)}")
 
@@ -127,9 +125,7 @@ def physical_cores() -> int:
     cores = set()
     for cpu in allowed:
         try:
-            with open(
-                f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii"
-            ) as file:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
                 cores.add(file.read().strip())
         except OSError:
             return max(1, len(allowed))
@@ -139,7 +135,7 @@ def physical_cores() -> int:
 class Backend:
     """A stream of work on one device (``ggml_backend_t``), with its thread pool when the device is the CPU.
 
-    Close it after everything that was allocated from it; use as a context manager.
+    Closing it closes the executors that use it first; buffers of the device live on. Use as a context manager.
     """
 
     def __init__(self, device: Device, *, n_threads: int | None = None, poll: int = 50) -> None:
@@ -160,6 +156,7 @@ class Backend:
         if not 0 <= poll <= 100:
             raise ParameterError(f"poll must be 0 to 100, got {poll}")
         self.device = device
+        self.users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pool = ffi.NULL
         self._ptr = not_null(lib.ggml_backend_dev_init(device.ptr, ffi.NULL), f"opening device {device.name}")
         self.n_threads = n_threads or physical_cores()
@@ -187,6 +184,8 @@ class Backend:
     def close(self) -> None:
         """Stop the threads and free the back end; a second call does nothing."""
         if self._ptr != ffi.NULL:
+            for user in list(self.users):
+                user.close()
             lib.ggml_backend_free(self._ptr)
             self._ptr = ffi.NULL
             if self._pool != ffi.NULL:

@@ -49,9 +49,7 @@ def row_size(dtype: DType, n: int) -> int:
     return blocks * dtype.type_size
 
 
-def dequantize(
-    data: bytes | memoryview | npt.NDArray[np.uint8], dtype: DType, n: int
-) -> npt.NDArray[np.float32]:
+def dequantize(data: bytes | memoryview | npt.NDArray[np.uint8], dtype: DType, n: int) -> npt.NDArray[np.float32]:
     """``n`` elements of ``dtype`` from raw ``data`` as float32, with ggml's own conversion.
 
     Raises:
@@ -72,9 +70,7 @@ def dequantize(
     return result
 
 
-def quantize(
-    values: npt.ArrayLike, dtype: DType, *, importance: npt.ArrayLike | None = None
-) -> npt.NDArray[np.uint8]:
+def quantize(values: npt.ArrayLike, dtype: DType, *, importance: npt.ArrayLike | None = None) -> npt.NDArray[np.uint8]:
     """``values`` (rows along the last axis) as the raw bytes of ``dtype``, with ``ggml_quantize_chunk``.
 
     Args:
@@ -99,9 +95,7 @@ def quantize(
     if importance is not None:
         matrix = np.ascontiguousarray(importance, np.float32)
         if matrix.shape != (n_per_row,):
-            raise DTypeError(
-                f"importance must hold one weight per column ({n_per_row}), got shape {matrix.shape}"
-            )
+            raise DTypeError(f"importance must hold one weight per column ({n_per_row}), got shape {matrix.shape}")
         weights = ffi.cast("float *", matrix.ctypes.data)
     elif lib.ggml_quantize_requires_imatrix(int(dtype)):
         raise DTypeError(f"{dtype.name} needs importance: one weight per column")

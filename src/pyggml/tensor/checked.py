@@ -1,0 +1,128 @@
+"""Computing with indices of unknown origin: each is checked before ggml uses it.
+
+On the CPU an index that is out of range ends the process (``GGML_ASSERT`` in ``get_rows``, ``set_rows`` and
+``add_id``) or reads foreign memory (``mul_mat_id``, ``ssm_scan``); on a GPU the result is undefined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyggml._ffi import eval_callback, ffi, lib
+from pyggml.errors import ParameterError
+
+from .profile import pieces
+from .tensor import Tensor
+
+if TYPE_CHECKING:
+    from .executor import Executor
+    from .graph import Graph
+
+__all__ = ["compute_checked"]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operand of indices: which, and how many rows there are to choose from."""
+
+    ids: Any
+    limit: int
+    op: str
+    node: str
+
+    def check(self, graph: Graph) -> None:
+        """Raise when an index is out of range."""
+        values = Tensor(self.ids, graph.arena).numpy()
+        if values.size and not (0 <= int(values.min()) and int(values.max()) < self.limit):
+            bad = values[(values < 0) | (values >= self.limit)]
+            raise ParameterError(
+                f"{self.op} {self.node!r}: indices must be 0 to {self.limit - 1}, got {int(np.ravel(bad)[0])}"
+            )
+
+
+def _limit(ptr: Any, src: Any) -> tuple[int, int] | None:
+    """Which operand holds indices, and their limit."""
+    op = ptr.op
+    if op == lib.GGML_OP_GET_ROWS:
+        return 1, src[0].ne[1]
+    if op == lib.GGML_OP_SET_ROWS:
+        return 1, ptr.ne[1]
+    if op == lib.GGML_OP_MUL_MAT_ID:
+        return 2, src[0].ne[2]
+    if op == lib.GGML_OP_ADD_ID:
+        return 2, src[1].ne[1]
+    if op == lib.GGML_OP_SSM_SCAN:
+        return 6, src[0].ne[3]
+    if op == lib.GGML_OP_GET_ROWS_BACK:
+        return 1, ptr.ne[1]
+    return None
+
+
+def _uses(graph: Graph) -> list[tuple[int, Use]]:
+    """Every use of indices, with the position of its node."""
+    found = []
+    ptr = graph.ptr
+    for i in range(graph.n_nodes):
+        node = lib.ggml_graph_node(ptr, i)
+        limit = _limit(node, node.src)
+        if limit is not None:
+            op = str(ffi.string(lib.ggml_op_desc(node)).decode())
+            name = str(ffi.string(node.name).decode("utf-8", "replace"))
+            found.append((i, Use(graph.operand(node, limit[0]), limit[1], op, name)))
+    return found
+
+
+def compute_checked(executor: Executor, graph: Graph) -> None:
+    """Compute ``graph``; indices that the graph itself computes are checked on the way.
+
+    Raises:
+        ParameterError: an index is out of range; what came before it in the graph is computed.
+    """
+    uses = _uses(graph)
+    if not uses:
+        executor.run(graph.ptr)
+    elif executor.scheduled:
+        _observed(executor, graph, uses)
+    else:
+        _in_pieces(executor, graph, uses)
+
+
+def _in_pieces(executor: Executor, graph: Graph, uses: list[tuple[int, Use]]) -> None:
+    ptr, start, n_nodes = graph.ptr, 0, graph.n_nodes
+    with pieces(executor, n_nodes) as runner:
+        for position, use in uses:
+            if position > start and not _is_given(use.ids):
+                runner.run(lib.ggml_graph_node(ptr, i) for i in range(start, position))
+                start = position
+            use.check(graph)
+        runner.run(lib.ggml_graph_node(ptr, i) for i in range(start, n_nodes))
+
+
+def _is_given(ids: Any) -> bool:
+    """Whether the indices were there before the graph ran."""
+    while ids.op in (lib.GGML_OP_VIEW, lib.GGML_OP_RESHAPE, lib.GGML_OP_PERMUTE, lib.GGML_OP_TRANSPOSE):
+        ids = ids.src[0]
+    return bool(ids.op == lib.GGML_OP_NONE)
+
+
+def _observed(executor: Executor, graph: Graph, uses: list[tuple[int, Use]]) -> None:
+    waiting: dict[int, list[Use]] = {}
+    for position, use in uses:
+        if _is_given(use.ids):
+            use.check(graph)
+        elif position > 0:
+            before = lib.ggml_graph_node(graph.ptr, position - 1)
+            waiting.setdefault(int(ffi.cast("uintptr_t", before)), []).append(use)
+
+    def observe(tensor: Any, ask: bool) -> bool:
+        due = waiting.get(int(ffi.cast("uintptr_t", tensor)), [])
+        if not ask:
+            for use in due:
+                use.check(graph)
+        return bool(due) or not ask
+
+    with eval_callback(executor.scheduler, observe):
+        executor.run(graph.ptr)
