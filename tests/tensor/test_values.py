@@ -190,7 +190,7 @@ def test_softmax(s: Session, rng: np.random.Generator) -> None:
     sinks = rng.standard_normal(2, np.float32)
     with_sink = soft(np.concatenate([x, np.broadcast_to(sinks[:, None, None], (2, 3, 1))], -1))[..., :-1]
     close(ops.add_sinks(ops.soft_max(s.tensor(x)), s.tensor(sinks)), with_sink)
-    slopes = np.array([2.0 ** -4, 2.0 ** -8])[:, None, None]  # Press et al. 2021: 2^(-8 i / n)
+    slopes = np.array([2.0**-4, 2.0**-8])[:, None, None]  # Press et al. 2021: 2^(-8 i / n)
     bias = -np.abs(rng.standard_normal((3, 5), np.float32))
     close(ops.soft_max(s.tensor(x), s.tensor(bias), max_bias=8.0), soft(x + slopes * bias), atol=1e-4)
 
@@ -214,7 +214,9 @@ def test_products(s: Session, rng: np.random.Generator) -> None:
     close(ops.add_id(s.tensor(want.astype(np.float32)), s.tensor(bias), s.tensor(ids)), want + bias[ids])
 
 
-@pytest.mark.parametrize("dtype", [d for d in DType if d.is_quantized and d.name[:2] in ("Q4", "Q5", "Q6", "Q8", "IQ4")])
+@pytest.mark.parametrize(
+    "dtype", [d for d in DType if d.is_quantized and d.name[:2] in ("Q4", "Q5", "Q6", "Q8", "IQ4")]
+)
 def test_product_of_quantized_weights(s: Session, rng: np.random.Generator, dtype: DType) -> None:
     if dtype in (DType.Q8_1, DType.Q8_K):
         pytest.skip("no weights of this type")

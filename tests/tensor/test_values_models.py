@@ -62,7 +62,9 @@ def test_flash_attention_with_sinks(s: Session) -> None:
     close(result, attend(q, more_k, more_v, mask, 0.2), atol=2e-2)
 
 
-def rotate(x: Array, positions: Array, n_dims: int, *, neox: bool, base: float = 10000.0, ff: Array | None = None) -> Array:
+def rotate(
+    x: Array, positions: Array, n_dims: int, *, neox: bool, base: float = 10000.0, ff: Array | None = None
+) -> Array:
     """``x`` ``(token, head, d)``."""
     i = np.arange(n_dims // 2)
     angle = positions[:, None] * base ** (-2.0 * i / n_dims) / (1 if ff is None else ff)
@@ -152,7 +154,11 @@ def test_conv_1d(s: Session) -> None:
     want = conv2d(k[:, :, None], x[None, :, None], 1, 0)[0, :, 0]
     close(ops.conv_1d(s.tensor(k), s.tensor(x)), want, atol=3e-2)
     padded = np.pad(x, ((0, 0), (1, 1)))
-    close(ops.conv_1d(s.tensor(k), s.tensor(x), stride=2, padding=1), conv2d(k[:, :, None], padded[None, :, None], 2, 0)[0, :, 0], atol=3e-2)
+    close(
+        ops.conv_1d(s.tensor(k), s.tensor(x), stride=2, padding=1),
+        conv2d(k[:, :, None], padded[None, :, None], 2, 0)[0, :, 0],
+        atol=3e-2,
+    )
     d = new(3, 1, 3)
     want = np.stack([np.convolve(x[i], d[i, 0, ::-1], "valid") for i in range(3)])
     close(ops.conv_1d_dw(s.tensor(d), s.tensor(x)), want, atol=3e-2)
@@ -293,8 +299,8 @@ def test_rwkv6(s: Session) -> None:
 
 
 def test_rwkv7(s: Session) -> None:
-    size, heads, tokens, seqs = 8, 2, 4, 2
-    r, w, k, v, a, b = (new(tokens, heads, size) * 0.5 for _ in range(6))
+    size, heads, tokens, seqs = 64, 2, 4, 2
+    r, w, k, v, a, b = (new(tokens, heads, size) * 0.2 for _ in range(6))
     w = np.exp(-np.exp(w)).astype(np.float32)
     state = new(seqs, heads, size, size)  # rows belong to values
     y, h = np.zeros_like(k), state.copy()

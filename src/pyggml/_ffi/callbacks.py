@@ -43,9 +43,7 @@ def pyggml_on_abort(message: Any) -> None:
     traceback.print_stack(file=err)
     with contextlib.suppress(ValueError, OSError, AttributeError):  # no usable stderr
         faulthandler.dump_traceback(file=err, all_threads=True)
-    print(
-        "This is a bug in pyggml: arguments are to be checked before they reach ggml.", file=err, flush=True
-    )
+    print("This is a bug in pyggml: arguments are to be checked before they reach ggml.", file=err, flush=True)
 
 
 class EvalCallback:

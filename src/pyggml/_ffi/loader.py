@@ -91,9 +91,7 @@ def _warn_about_unopened(files: list[Path]) -> None:
         kind = file.stem.removeprefix("libggml-").split("-")[0]
         aliases = {"metal": "mtl", "hip": "rocm"}
         if not any(name.startswith((kind, aliases.get(kind, kind))) for name in names):
-            log.warning(
-                "back end %s did not open (missing driver or system library?); going on without it", file.name
-            )
+            log.warning("back end %s did not open (missing driver or system library?); going on without it", file.name)
 
 
 def load() -> Any:

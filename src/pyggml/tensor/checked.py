@@ -36,7 +36,7 @@ class Use:
     def check(self, graph: Graph) -> None:
         """Raise when an index is out of range."""
         values = Tensor(self.ids, graph.arena).numpy()
-        if values.size and not (0 <= int(values.min()) and int(values.max()) < self.limit):
+        if values.size and not (int(values.min()) >= 0 and int(values.max()) < self.limit):
             bad = values[(values < 0) | (values >= self.limit)]
             raise ParameterError(
                 f"{self.op} {self.node!r}: indices must be 0 to {self.limit - 1}, got {int(np.ravel(bad)[0])}"

@@ -9,6 +9,8 @@ import numpy as np
 
 from pyggml.errors import PyggmlError
 
+from .dtype import can_dequantize, numpy_dtype
+
 if TYPE_CHECKING:
     from .graph import Graph
     from .tensor import Tensor
@@ -32,12 +34,12 @@ def describe(tensor: Tensor) -> str:
 
 
 def _first_values(tensor: Tensor) -> str:
-    if not tensor.is_allocated or not tensor.n_elements:
+    dtype = tensor.dtype
+    plain = numpy_dtype(dtype) is not None or can_dequantize(dtype)
+    # An error's message holds the tensor's repr: nothing may fail here.
+    if not (plain and tensor.is_allocated and tensor.n_elements and tensor.nb[0] == dtype.type_size):
         return ""
-    try:
-        values = tensor.first(FIRST)
-    except PyggmlError:
-        return ""
+    values = tensor.first(FIRST)
     shown = ", ".join(f"{v:.4g}" for v in values.tolist())
     return f" [{shown}{', ...' if tensor.n_elements > len(values) else ''}]"
 
@@ -49,7 +51,7 @@ def html(tensor: Tensor) -> str:
         return head
     try:
         values = tensor.numpy()
-    except PyggmlError:
+    except PyggmlError:  # a type or layout without conversion
         return head
     block = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else np.atleast_2d(values)
     rows = []

@@ -9,7 +9,7 @@ from pyggml._ffi import ffi, lib
 from pyggml.errors import DTypeError
 from pyggml.gguf import GGMLType as DType
 
-__all__ = ["DType", "dequantize", "dtype_of", "numpy_dtype", "quantize", "row_size"]
+__all__ = ["DType", "can_dequantize", "dequantize", "dtype_of", "numpy_dtype", "quantize", "row_size"]
 
 _NUMPY = {
     DType.F32: np.dtype(np.float32),
@@ -47,6 +47,11 @@ def row_size(dtype: DType, n: int) -> int:
     if rest:
         raise DTypeError(f"{dtype.name} holds blocks of {dtype.block_size} elements; {n} is not a multiple")
     return blocks * dtype.type_size
+
+
+def can_dequantize(dtype: DType) -> bool:
+    """Whether :func:`dequantize` knows the type."""
+    return dtype == DType.F32 or bool(lib.ggml_get_type_traits(int(dtype)).to_float != ffi.NULL)
 
 
 def dequantize(data: bytes | memoryview | npt.NDArray[np.uint8], dtype: DType, n: int) -> npt.NDArray[np.float32]:

@@ -85,7 +85,7 @@ class Session:
         """
         array = np.asarray(values)
         if dtype is None:
-            if array.dtype == np.float64 or not isinstance(values, np.ndarray) and array.dtype.kind == "f":
+            if array.dtype == np.float64 or (not isinstance(values, np.ndarray) and array.dtype.kind == "f"):
                 array = array.astype(np.float32)
             elif not isinstance(values, np.ndarray) and array.dtype.kind == "i":
                 array = array.astype(np.int32)

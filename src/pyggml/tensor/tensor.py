@@ -268,8 +268,10 @@ class Tensor:
         """Up to ``n`` elements from the start of the first row (a few bytes are read)."""
         dtype, block = self.dtype, self.dtype.block_size
         if self.nb[0] != dtype.type_size:
-            raise ShapeError(f"the rows of {self!r} are not contiguous")
+            raise ShapeError(f"the rows of a tensor with strides {self.nb} are not contiguous")
         count = min(-(-n // block) * block, self.ne[0])
+        if count % block:
+            raise ShapeError(f"the rows of a {dtype.name} tensor of shape {list(self.ne)} are not whole blocks")
         raw = self.bytes(size=row_size(dtype, count))
         plain = numpy_dtype(dtype)
         return (raw.view(plain) if plain is not None else dequantize(raw, dtype, count))[:n]

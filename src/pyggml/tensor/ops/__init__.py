@@ -16,6 +16,7 @@ from .attention import *  # noqa: F403
 from .attention import __all__ as _attention
 from .conv import *  # noqa: F403
 from .conv import __all__ as _conv
+from .core import broadcasts
 from .custom import *  # noqa: F403
 from .custom import __all__ as _custom
 from .deepseek import *  # noqa: F403
@@ -44,7 +45,6 @@ from .train import *  # noqa: F403
 from .train import __all__ as _train
 from .unary import *  # noqa: F403
 from .unary import __all__ as _unary
-from .core import broadcasts
 
 __all__ = sorted(
     [

@@ -21,7 +21,6 @@ from .core import (
     need_same_shape,
     ptr_or_null,
 )
-
 from .matmul import PREC_DEFAULT, PREC_F32
 
 if TYPE_CHECKING:

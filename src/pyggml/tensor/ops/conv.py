@@ -98,6 +98,8 @@ def im2col(
         bad_shapes(
             "im2col", "channels must agree: (kw, kh, c, oc) and (w, h, c, n), or (k, c, oc) and (w, c, n)", kernel, data
         )
+    if any(len(pair) != 2 for pair in (stride, padding, dilation)):
+        raise ShapeError(f"im2col: two strides, paddings and dilations, got {stride}, {padding}, {dilation}")
     n = 2 if two_d else 1
     sizes = _axes("im2col", kernel, data, n, stride[:n], padding[:n], dilation[:n])
     _need_small("im2col", k[0], k[1], k[2] if two_d else 1, *sizes, *(x[2:] if not two_d else x[3:]))
@@ -123,6 +125,8 @@ def im2col_back(
     need_plain("im2col_back", _KERNEL, kernel)
     need_plain("im2col_back", _F32, grad)
     k = kernel.ne
+    if any(len(pair) != 2 for pair in (stride, padding, dilation)):
+        raise ShapeError(f"im2col_back: two strides, paddings and dilations, got {stride}, {padding}, {dilation}")
     if len(shape) != 4 or min(shape) < 1 or k[2] != shape[2]:
         bad_shapes("im2col_back", f"data of {shape} does not have the kernel's channels", kernel, grad)
     steps = zip(stride, padding, dilation, strict=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from pyggml._ffi import ffi, lib, load
 from pyggml.errors import DTypeError, ParameterError, ShapeError
@@ -29,6 +30,7 @@ __all__ = [
     "need_dtype",
     "need_finite",
     "need_int",
+    "need_mode",
     "need_plain",
     "need_rows",
     "need_same_shape",
@@ -37,6 +39,8 @@ __all__ = [
 
 FLOATS = frozenset((DType.F32, DType.F16, DType.BF16))
 INT_MAX = (1 << 31) - 1
+
+Mode = TypeVar("Mode", bound=IntEnum)
 
 
 class CpuTraits(NamedTuple):
@@ -134,6 +138,15 @@ def need_int(op: str, *, low: int = 0, high: int = INT_MAX, **numbers: int) -> N
     for name, value in numbers.items():
         if isinstance(value, float) or not low <= value <= high:
             raise ParameterError(f"{op}: {name} must be an integer from {low} to {high}, got {value}")
+
+
+def need_mode(op: str, value: int, kind: type[Mode]) -> int:
+    """The number of a mode, which must be one of ``kind``."""
+    try:
+        return int(kind(value))
+    except ValueError:
+        names = ", ".join(f"{m.name} ({m.value})" for m in kind)
+        raise ParameterError(f"{op}: {kind.__name__} is one of {names}, got {value!r}") from None
 
 
 def broadcasts(small: Tensor, large: Tensor) -> bool:

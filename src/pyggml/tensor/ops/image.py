@@ -9,7 +9,7 @@ from pyggml._ffi import lib
 from pyggml.errors import ParameterError, ShapeError
 
 from ..dtype import DType
-from .core import INT_MAX, arena_of, bad_shapes, make, need_int, need_plain, need_same_shape
+from .core import INT_MAX, arena_of, bad_shapes, make, need_int, need_mode, need_plain, need_same_shape
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -64,23 +64,31 @@ def _pooled(op: str, size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
+def _pairs(op: str, *pairs: tuple[int, ...]) -> None:
+    if any(len(pair) != 2 for pair in pairs):
+        raise ParameterError(f"{op}: kernel, stride and padding are two numbers each, got {pairs}")
+
+
 def pool_1d(a: Tensor, *, kind: PoolKind, kernel: int, stride: int | None = None, padding: int = 0) -> Tensor:
     """Maximum or mean of windows of each row: ``(w, ...) -> (ow, ...)`` float32; contiguous. Padding is not counted."""
     need_plain("pool_1d", _POOLED, a)
     step = kernel if stride is None else stride
     _pooled("pool_1d", a.ne[0], kernel, step, padding)
     arena = arena_of(a)
-    return make(lib.ggml_pool_1d(arena.raw(), a.ptr, int(PoolKind(kind)), kernel, step, padding), arena, a)
+    return make(
+        lib.ggml_pool_1d(arena.raw(), a.ptr, need_mode("pool_1d", kind, PoolKind), kernel, step, padding), arena, a
+    )
 
 
 def pool_2d(a: Tensor, *, kind: PoolKind, kernel: Pair, stride: Pair | None = None, padding: Pair = (0, 0)) -> Tensor:
     """Maximum or mean of windows: ``(w, h, c, n) -> (ow, oh, c, n)`` float32; contiguous. A mean counts padding as 0."""
     need_plain("pool_2d", _POOLED, a)
     step = kernel if stride is None else stride
+    _pairs("pool_2d", kernel, step, padding)
     for i in range(2):
         _pooled("pool_2d", a.ne[i], kernel[i], step[i], padding[i])
     arena = arena_of(a)
-    args = (int(PoolKind(kind)), *kernel, *step, *padding)
+    args = (need_mode("pool_2d", kind, PoolKind), *kernel, *step, *padding)
     return make(lib.ggml_pool_2d(arena.raw(), a.ptr, *args), arena, a)
 
 
@@ -90,11 +98,12 @@ def pool_2d_back(
     """The gradient of :func:`pool_2d` at ``a``, given that of the result; float32, contiguous."""
     need_plain("pool_2d_back", _F32, grad, a)
     step = kernel if stride is None else stride
+    _pairs("pool_2d_back", kernel, step, padding)
     sizes = [_pooled("pool_2d_back", a.ne[i], kernel[i], step[i], padding[i]) for i in range(2)]
     if grad.ne != (*sizes, *a.ne[2:]):
         bad_shapes("pool_2d_back", f"the gradient must have the size of the pooled data, {sizes}", grad, a)
     arena = arena_of(grad, a)
-    args = (int(PoolKind(kind)), *kernel, *step, *padding)
+    args = (need_mode("pool_2d_back", kind, PoolKind), *kernel, *step, *padding)
     return make(lib.ggml_pool_2d_back(arena.raw(), grad.ptr, a.ptr, *args), arena, grad)
 
 
@@ -104,7 +113,7 @@ def upscale(a: Tensor, *, factor: int, mode: ScaleMode = ScaleMode.NEAREST) -> T
     need_int("upscale", low=2, high=1 << 10, factor=factor)
     _need_size("upscale", a.ne[0] * factor, a.ne[1] * factor, *a.ne[2:])
     arena = arena_of(a)
-    return make(lib.ggml_upscale(arena.raw(), a.ptr, factor, int(ScaleMode(mode))), arena, a)
+    return make(lib.ggml_upscale(arena.raw(), a.ptr, factor, need_mode("upscale", mode, ScaleMode)), arena, a)
 
 
 def interpolate(
@@ -126,9 +135,13 @@ def interpolate(
     if mode != ScaleMode.NEAREST and ne[2:] != a.ne[2:]:
         raise ShapeError(f"interpolate: {list(a.ne)} to {list(ne)}: only NEAREST changes the outer dimensions")
     if antialias and mode != ScaleMode.BILINEAR:
-        raise ParameterError(f"interpolate: antialias needs BILINEAR, got {ScaleMode(mode).name}")
+        raise ParameterError(f"interpolate: antialias needs BILINEAR, got {mode!r}")
     _need_size("interpolate", *ne)
-    flags = int(ScaleMode(mode)) | (_ALIGN_CORNERS if align_corners else 0) | (_ANTIALIAS if antialias else 0)
+    flags = (
+        need_mode("interpolate", mode, ScaleMode)
+        | (_ALIGN_CORNERS if align_corners else 0)
+        | (_ANTIALIAS if antialias else 0)
+    )
     arena = arena_of(a)
     return make(lib.ggml_interpolate(arena.raw(), a.ptr, *ne, flags), arena, a)
 

@@ -12,7 +12,7 @@ from pyggml._ffi import lib
 from pyggml.errors import ParameterError
 
 from ..dtype import DType
-from .core import arena_of, bad_shapes, make, need_finite, need_int, need_plain
+from .core import arena_of, bad_shapes, make, need_finite, need_int, need_mode, need_plain
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -63,7 +63,7 @@ def tri(a: Tensor, *, kind: TriType) -> Tensor:
     if a.ne[0] != a.ne[1]:
         bad_shapes("tri", "the first two dimensions must be equal", a)
     arena = arena_of(a)
-    return make(lib.ggml_tri(arena.raw(), a.ptr, int(TriType(kind))), arena, a)
+    return make(lib.ggml_tri(arena.raw(), a.ptr, need_mode("tri", kind, TriType)), arena, a)
 
 
 def fill(a: Tensor, *, value: float) -> Tensor:

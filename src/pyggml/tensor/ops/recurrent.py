@@ -146,7 +146,10 @@ def rwkv_wkv7(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, 
     """Time mixing of RWKV 7 (Peng et al. 2025, "Goose"); float32, contiguous.
 
     All operands are ``(S, H, n_tokens)`` but ``state`` ``(S * S * H, n_seqs)``; the result is that of :func:`rwkv_wkv6`.
+    S is a multiple of 64: ggml's vector code has no remainder loop.
     """
+    if r.ne[0] % 64:
+        bad_shapes("rwkv_wkv7", "the head size must be a multiple of 64", r, w, k, v, a, b, state)
     _need_heads("rwkv_wkv7", (r, w, k, v, a, b), state)
     arena = arena_of(r, w, k, v, a, b, state)
     operands = (t.ptr for t in (r, w, k, v, a, b, state))

@@ -17,6 +17,7 @@ from .core import (
     need_contiguous,
     need_dtype,
     need_int,
+    need_mode,
     need_rows,
     need_same_shape,
 )
@@ -99,7 +100,7 @@ def argsort(a: Tensor, *, order: SortOrder = SortOrder.ASC) -> Tensor:
     """The order of each row's elements: ``(n, ...)`` int32; float32. A NaN leaves the order undefined."""
     _need_sortable("argsort", a)
     arena = arena_of(a)
-    return make(lib.ggml_argsort(arena.raw(), a.ptr, int(SortOrder(order))), arena, a)
+    return make(lib.ggml_argsort(arena.raw(), a.ptr, need_mode("argsort", order, SortOrder)), arena, a)
 
 
 def argsort_top_k(a: Tensor, *, k: int) -> Tensor:
