@@ -56,6 +56,10 @@ class Cache(Protocol):
         """
         ...
 
+    def cancel(self) -> None:
+        """Undo the last :meth:`start`, whose batch was not computed: everything is as it was before it."""
+        ...
+
     def key(self) -> tuple[int, ...]:
         """What the shape of a graph for the current batch depends on."""
         ...

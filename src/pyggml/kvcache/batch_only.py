@@ -20,6 +20,9 @@ class BatchOnlyCache:
     def start(self, batch: Batch) -> None:
         """Nothing to take."""
 
+    def cancel(self) -> None:
+        """Nothing to undo."""
+
     def key(self) -> tuple[int, ...]:
         return ()
 

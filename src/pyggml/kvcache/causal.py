@@ -12,7 +12,7 @@ from pyggml.inputs import HostInput
 from pyggml.tensor import Arena, Device, DType, Graph, Tensor, ops
 
 from .base import LayerShape, pad_to
-from .cells import CellTable
+from .cells import CellTable, SavedCells
 
 __all__ = ["CausalCache", "CausalView"]
 
@@ -63,6 +63,7 @@ class CausalCache:
         self.n_cells = pad_to(n_cells, PAD)
         self.cells = CellTable(self.n_cells)
         self._taken: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._before_giving_up: SavedCells | None = None
         self._shapes = {shape.layer: shape for shape in layers}
         self._arenas: dict[str, Arena] = {}
         self.keys: dict[int, Tensor] = {}
@@ -91,13 +92,28 @@ class CausalCache:
 
     def start(self, batch: Batch) -> None:
         """Find cells for the batch and take them; see :class:`~pyggml.kvcache.Cache`."""
+        self._before_giving_up = None
         try:
             self._taken = self.cells.take(batch)
         except ContextFullError:
             if self.window <= 0:
                 raise
+            saved = self.cells.save()
             self._give_up_old(batch)
-            self._taken = self.cells.take(batch)
+            try:
+                self._taken = self.cells.take(batch)
+            except ContextFullError:
+                self.cells.restore(saved)
+                raise
+            self._before_giving_up = saved
+
+    def cancel(self) -> None:
+        """Undo the last :meth:`start`; see :class:`~pyggml.kvcache.Cache`."""
+        if self._before_giving_up is not None:
+            self.cells.restore(self._before_giving_up)
+        else:
+            self.cells.give_back(self._taken)
+        self._before_giving_up, self._taken = None, np.zeros(0, np.int64)
 
     def _give_up_old(self, batch: Batch) -> None:
         for seq_id in np.unique(batch.seq_ids):

@@ -1,12 +1,25 @@
 """The cell table: which position of which sequences each cell holds."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from pyggml.batch import Batch
-from pyggml.errors import ContextFullError
+from pyggml.batch import MAX_SEQUENCES, Batch
+from pyggml.errors import ContextFullError, ParameterError
 
-__all__ = ["CellTable"]
+__all__ = ["CellTable", "SavedCells"]
+
+
+@dataclass(frozen=True)
+class SavedCells:
+    """A copy of a table's state."""
+
+    pos: npt.NDArray[np.int32]
+    seqs: npt.NDArray[np.uint64]
+    n_used: int
+    end: int
+    next: int
 
 
 class CellTable:
@@ -49,9 +62,29 @@ class CellTable:
         self._next = last
         return found
 
+    def give_back(self, taken: npt.NDArray[np.int64]) -> None:
+        """Undo the last :meth:`take`: its cells are free again."""
+        self.pos[taken] = -1
+        self.seqs[taken] = 0
+        self.n_used -= taken.size
+        self._settle()
+
+    def save(self) -> SavedCells:
+        """What :meth:`restore` brings back."""
+        return SavedCells(self.pos.copy(), self.seqs.copy(), self.n_used, self.end, self._next)
+
+    def restore(self, saved: SavedCells) -> None:
+        """Make the table what it was at :meth:`save`."""
+        self.pos[...] = saved.pos
+        self.seqs[...] = saved.seqs
+        self.n_used, self.end, self._next = saved.n_used, saved.end, saved.next
+
     def of(self, seq_id: int) -> npt.NDArray[np.bool_]:
         """Which cells below :attr:`end` belong to the sequence."""
-        return (self.seqs[: self.end] & np.uint64(1 << seq_id)) != 0
+        if not 0 <= seq_id < MAX_SEQUENCES:
+            raise ParameterError(f"a sequence id is 0 to {MAX_SEQUENCES - 1}, got {seq_id}")
+        held: npt.NDArray[np.bool_] = (self.seqs[: self.end] & np.uint64(1 << seq_id)) != 0
+        return held
 
     def drop(self, seq_id: int, begin: int, end: int | None) -> None:
         """Take the sequence out of its cells at positions ``begin`` to ``end`` (excluded)."""
@@ -73,6 +106,11 @@ class CellTable:
         free = chosen & (seqs == 0)
         self.pos[: self.end][free] = -1
         self.n_used -= int(np.count_nonzero(free))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Cells became free: find the end and the first gap again."""
+        seqs = self.seqs[: self.end]
         used = np.flatnonzero(seqs)
         self.end = int(used[-1]) + 1 if used.size else 0
         gaps = np.flatnonzero(seqs[: self.end] == 0)
@@ -80,6 +118,9 @@ class CellTable:
 
     def share(self, source: int, target: int, length: int) -> None:
         """Add ``target`` to the cells of ``source`` below position ``length``; it leaves all others."""
+        if source == target:
+            self.drop(target, length, None)
+            return
         self.drop(target, 0, None)
         chosen = self.of(source) & (self.pos[: self.end] < length)
         self.seqs[: self.end][chosen] |= np.uint64(1 << target)

@@ -29,8 +29,12 @@ class MixedCache:
                 cache.start(batch)
             except Exception:
                 for begun in self.caches[:i]:
-                    _undo(begun, batch)
+                    begun.cancel()
                 raise
+
+    def cancel(self) -> None:
+        for cache in self.caches:
+            cache.cancel()
 
     def key(self) -> tuple[int, ...]:
         return tuple(n for cache in self.caches for n in cache.key())
@@ -39,9 +43,12 @@ class MixedCache:
         return tuple(n for cache in self.caches for n in cache.reserve_key())
 
     def view(self, graph: Graph, n_tokens: int, key: tuple[int, ...]) -> "MixedView":
-        return MixedView(
-            [cache.view(graph, n_tokens, key[i : i + 1]) for i, cache in enumerate(self.caches)], self.cache_of
-        )
+        views, begin = [], 0
+        for cache in self.caches:
+            end = begin + len(cache.reserve_key())
+            views.append(cache.view(graph, n_tokens, key[begin:end]))
+            begin = end
+        return MixedView(views, self.cache_of)
 
     def remove(self, seq_id: int, begin: int, end: int | None = None) -> None:
         for cache in self.caches:
@@ -77,9 +84,3 @@ class MixedView:
     def set_inputs(self, batch: Batch) -> None:
         for view in self.views:
             view.set_inputs(batch)
-
-
-def _undo(cache: Cache, batch: Batch) -> None:
-    """Take back a :meth:`Cache.start`: the batch's tokens are the last of their sequences."""
-    for seq_id in {int(s) for s in batch.seq_ids}:
-        cache.remove(seq_id, int(batch.positions[batch.seq_ids == seq_id].min()))
