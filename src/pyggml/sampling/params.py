@@ -1,6 +1,7 @@
 """How the next token is chosen."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from pyggml.errors import ParameterError
 
@@ -34,11 +35,20 @@ class SamplingParams:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            whole = field.name in ("top_k", "repeat_last_n", "seed")
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                if field.name == "seed" and value is None:
+                    continue
+                raise ParameterError(f"{field.name} must be {'an integer' if whole else 'a number'}, got {value!r}")
         checks = (
             ("temperature", self.temperature == self.temperature, "a number"),
             ("top_p", 0.0 <= self.top_p <= 1.0, "0 to 1"),
             ("min_p", 0.0 <= self.min_p <= 1.0, "0 to 1"),
-            ("repeat_penalty", self.repeat_penalty > 0.0, "above 0"),
+            ("repeat_penalty", 0.0 < self.repeat_penalty < math.inf, "above 0"),
+            ("presence_penalty", math.isfinite(self.presence_penalty), "finite"),
+            ("frequency_penalty", math.isfinite(self.frequency_penalty), "finite"),
             ("repeat_last_n", self.repeat_last_n >= -1, "-1 or more"),
             ("seed", self.seed is None or self.seed >= 0, "0 or more, or None"),
         )

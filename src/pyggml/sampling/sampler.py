@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyggml._ffi import ffi, lib
-from pyggml.errors import ComputeError
+from pyggml.errors import ComputeError, ParameterError
 
 from .params import SamplingParams
 
@@ -48,13 +48,21 @@ class Sampler:
             logits: ``(n_vocab)`` float32, contiguous; unchanged on return.
 
         Raises:
-            ComputeError: the logits hold NaN.
+            ComputeError: the logits hold NaN, or no finite largest value.
+            ParameterError: they are no row of float32.
         """
+        if logits.dtype != np.float32 or logits.ndim != 1 or not logits.size or not logits.flags.c_contiguous:
+            raise ParameterError(
+                f"logits must be a contiguous row of float32, got {logits.dtype} of shape {logits.shape}"
+            )
         if not (self.params.penalizes and self._recent):
             return self._choose(logits)
         ids, counts = np.unique(np.fromiter(self._recent, np.int32), return_counts=True)
-        ids = ids[(ids >= 0) & (ids < logits.size)]
-        saved = logits[ids].copy()
+        known = (ids >= 0) & (ids < logits.size)
+        ids, counts = ids[known], counts[known]
+        if not logits.flags.writeable:
+            logits = logits.copy()
+        saved = logits[ids]
         self._penalize(logits, ids, counts.astype(np.int32))
         try:
             return self._choose(logits)
@@ -81,8 +89,10 @@ class Sampler:
                 raise _nan()
             return best
         ids, values = self._candidates(logits)
-        scaled = values.astype(np.float64) / self.params.temperature
-        weights = np.exp(scaled - scaled.max())
+        largest = float(values.max())
+        if not math.isfinite(largest):
+            raise _not_finite()
+        weights = np.exp((values.astype(np.float64) - largest) / self.params.temperature)
         cumulative = np.cumsum(weights)
         drawn = self._random.random() * cumulative[-1]
         at = min(int(np.searchsorted(cumulative, drawn, side="right")), ids.size - 1)
@@ -131,6 +141,10 @@ def _log_sum_exp(values: Floats) -> float:
     if math.isnan(total):
         raise _nan()
     return total
+
+
+def _not_finite() -> ComputeError:
+    return ComputeError("the largest logit is infinite: the model file is damaged, or a kernel of this device is wrong")
 
 
 def _nan() -> ComputeError:
