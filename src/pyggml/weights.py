@@ -2,7 +2,7 @@
 
 A model's constructor asks for its tensors through a :class:`Scope`; nothing is read before :meth:`Weights.load`, so a
 missing or misshapen tensor is reported at once. On a device that shares the host's memory (CPU, Metal) weights are used
-in place from the mapped file; weights that the CPU can multiply faster in rearranged form are copied into such a buffer.
+in place from the mapped file; weights that the CPU can multiply faster in rearranged form are copied.
 """
 
 import mmap
@@ -70,7 +70,8 @@ class Weights:
         full = info.shape + (1,) * (4 - len(info.shape))
         if full != shape + (1,) * (4 - len(shape)):
             raise ModelError(
-                f"{self.file.path}: tensor {name!r} has ggml shape {list(info.shape)}; the metadata asks for {list(shape)}"
+                f"{self.file.path}: tensor {name!r} has ggml shape {list(info.shape)}; "
+                f"the metadata asks for {list(shape)}"
             )
         self._asked.add(name)
         device, buffer_type = self._place(info.type, info.shape, use)

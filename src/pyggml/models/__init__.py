@@ -1,6 +1,6 @@
 """One file per ``general.architecture``, each reading like the paper: config from metadata, layers, forward."""
 
-from .base import CacheKind, Inputs, LayerCache, Model, ModelShape, Pooling
+from .base import CacheKind, Inputs, LayerCache, Model, ModelShape, Pooling, count
 from .registry import architectures, create_model
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "ModelShape",
     "Pooling",
     "architectures",
+    "count",
     "create_model",
 ]

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pyggml.kvcache import CacheView, LayerShape
+from pyggml.errors import ModelError
 from pyggml.gguf import ModelMetadata
+from pyggml.kvcache import CacheView, LayerShape
 from pyggml.tensor import Tensor, ops
 from pyggml.weights import Scope
 
-__all__ = ["CacheKind", "Inputs", "LayerCache", "Model", "ModelShape", "Pooling"]
+__all__ = ["CacheKind", "Inputs", "LayerCache", "Model", "ModelShape", "Pooling", "count"]
 
 
 class Pooling:
@@ -94,6 +95,19 @@ class Model(Protocol):
             NotImplementedError: the architecture's keys cannot be moved.
         """
         ...
+
+
+def count(meta: ModelMetadata, name: str, *, default: int | None = None) -> int:
+    """A number of things in the metadata, of which there must be at least one.
+
+    Raises:
+        GGUFError: the key is absent (and there is no default) or no integer.
+        ModelError: it is below 1.
+    """
+    n = meta.get_int(name) if default is None else meta.get_int(name, default=default)
+    if n < 1:
+        raise ModelError(f"{meta.path}: {meta.key(name)} is {n}; it must be 1 or more")
+    return n
 
 
 ModelFactory = Callable[[ModelMetadata, Scope], Model]

@@ -9,7 +9,7 @@ from pyggml.nn import Embedding, LayerNorm, Linear, attention
 from pyggml.tensor import Tensor, ops
 from pyggml.weights import Scope
 
-from .base import CacheKind, Inputs, LayerCache, ModelShape, Pooling
+from .base import CacheKind, Inputs, LayerCache, ModelShape, Pooling, count
 
 __all__ = ["Bert", "BertConfig"]
 
@@ -33,12 +33,12 @@ class BertConfig:
             raise ModelError(f"{meta.path}: bert.pooling_type {pooling} is none of 1 (mean), 2 (cls), 3 (last)")
         return cls(
             n_vocab=len(meta.get_strs("tokenizer.ggml.tokens")),
-            n_ctx_train=meta.get_int("context_length"),
-            n_token_types=meta.get_int("tokenizer.ggml.token_type_count", default=2),
-            n_layer=meta.get_int("block_count"),
-            n_embd=meta.get_int("embedding_length"),
-            n_ff=meta.get_int("feed_forward_length"),
-            n_head=meta.get_int("attention.head_count"),
+            n_ctx_train=count(meta, "context_length"),
+            n_token_types=count(meta, "tokenizer.ggml.token_type_count", default=2),
+            n_layer=count(meta, "block_count"),
+            n_embd=count(meta, "embedding_length"),
+            n_ff=count(meta, "feed_forward_length"),
+            n_head=count(meta, "attention.head_count"),
             eps=meta.get_float("attention.layer_norm_epsilon"),
             pooling=pooling,
         )

@@ -10,7 +10,7 @@ from pyggml.nn import Embedding, Linear, RMSNorm, RopeMode, RopeParams, attentio
 from pyggml.tensor import Tensor, ops
 from pyggml.weights import Scope
 
-from .base import Inputs, LayerCache, ModelShape
+from .base import Inputs, LayerCache, ModelShape, count
 
 __all__ = ["Gemma3", "Gemma3Config"]
 
@@ -35,19 +35,19 @@ class Gemma3Config:
 
     @classmethod
     def from_metadata(cls, meta: ModelMetadata) -> "Gemma3Config":
-        n_embd, n_head = meta.get_int("embedding_length"), meta.get_int("attention.head_count")
-        n_layer = meta.get_int("block_count")
-        d_head = meta.get_int("attention.key_length", default=256)
+        n_embd, n_head = count(meta, "embedding_length"), count(meta, "attention.head_count")
+        n_layer = count(meta, "block_count")
+        d_head = count(meta, "attention.key_length", default=256)
         rope = rope_params(meta, mode=RopeMode.NEOX, n_dims=d_head, freq_base=1_000_000.0)
         base = meta.get_float("rope.freq_base_swa", default=meta.get_float("rope.local.freq_base", default=10000.0))
         return cls(
             n_vocab=len(meta.get_strs("tokenizer.ggml.tokens")),
-            n_ctx_train=meta.get_int("context_length"),
+            n_ctx_train=count(meta, "context_length"),
             n_layer=n_layer,
             n_embd=n_embd,
-            n_ff=meta.get_int("feed_forward_length"),
+            n_ff=count(meta, "feed_forward_length"),
             n_head=n_head,
-            n_head_kv=meta.get_int("attention.head_count_kv"),
+            n_head_kv=count(meta, "attention.head_count_kv"),
             d_head=d_head,
             eps=meta.get_float("attention.layer_norm_rms_epsilon"),
             window=meta.get_int("attention.sliding_window"),
@@ -61,7 +61,7 @@ class Gemma3Config:
 
     def is_local(self, layer: int) -> bool:
         """Whether the layer has the sliding window."""
-        return (layer + 1) % self.pattern != 0
+        return self.pattern <= 0 or (layer + 1) % self.pattern != 0
 
 
 class Attention:

@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023) and the many models with its graph: pre-norm, rotary positions, SwiGLU, grouped queries."""
+"""Llama (Touvron et al. 2023) and the many models with its graph: pre-norm, rotary positions, SwiGLU, shared keys."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from pyggml.nn import Embedding, Linear, RMSNorm, RopeMode, RopeParams, attentio
 from pyggml.tensor import Tensor, ops
 from pyggml.weights import Scope
 
-from .base import Inputs, LayerCache, ModelShape
+from .base import Inputs, LayerCache, ModelShape, count
 
 __all__ = ["Llama", "LlamaConfig"]
 
@@ -31,16 +31,16 @@ class LlamaConfig:
     def from_metadata(cls, meta: ModelMetadata) -> "LlamaConfig":
         if meta.get_int("expert_count", default=0) > 0:
             raise ModelError(f"{meta.path}: llama with experts (Mixtral) is not supported; only dense llama models are")
-        n_embd, n_head = meta.get_int("embedding_length"), meta.get_int("attention.head_count")
-        d_head = meta.get_int("attention.key_length", default=n_embd // n_head)
+        n_embd, n_head = count(meta, "embedding_length"), count(meta, "attention.head_count")
+        d_head = count(meta, "attention.key_length", default=n_embd // n_head)
         return cls(
             n_vocab=len(meta.get_strs("tokenizer.ggml.tokens")),
-            n_ctx_train=meta.get_int("context_length"),
-            n_layer=meta.get_int("block_count"),
+            n_ctx_train=count(meta, "context_length"),
+            n_layer=count(meta, "block_count"),
             n_embd=n_embd,
-            n_ff=meta.get_int("feed_forward_length"),
+            n_ff=count(meta, "feed_forward_length"),
             n_head=n_head,
-            n_head_kv=meta.get_int("attention.head_count_kv", default=n_head),
+            n_head_kv=count(meta, "attention.head_count_kv", default=n_head),
             d_head=d_head,
             eps=meta.get_float("attention.layer_norm_rms_epsilon"),
             rope=rope_params(meta, mode=RopeMode.NORMAL, n_dims=d_head),

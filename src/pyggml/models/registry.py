@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from pyggml.errors import UnsupportedArchitectureError
+from pyggml.errors import ModelError, UnsupportedArchitectureError
 from pyggml.gguf import ModelMetadata
 from pyggml.weights import Scope
 
@@ -31,7 +31,13 @@ def _find(architecture: str) -> Any:
         return getattr(import_module(f"pyggml.models.{module}"), name)
     for point in entry_points(group="pyggml.models"):
         if point.name == architecture:
-            return point.load()
+            try:
+                return point.load()
+            except (ImportError, AttributeError) as error:
+                raise ModelError(
+                    f"architecture {architecture!r}: the entry point {point.value!r} cannot be loaded ({error}); "
+                    "update or remove the package that registers it"
+                ) from error
     return None
 
 
@@ -45,8 +51,8 @@ def create_model(meta: ModelMetadata, weights: Scope) -> Model:
     factory = _find(meta.architecture)
     if factory is None:
         raise UnsupportedArchitectureError(
-            f"{meta.path}: architecture {meta.architecture!r} is not supported; supported: {', '.join(architectures())} "
-            "(a package can add one under the entry point pyggml.models)"
+            f"{meta.path}: architecture {meta.architecture!r} is not supported; supported: "
+            f"{', '.join(architectures())} (a package can add one under the entry point pyggml.models)"
         )
     model: Model = factory(meta, weights)
     return model

@@ -23,7 +23,7 @@ def rope_params(
     Raises:
         ModelError: another scaling type.
     """
-    kind = meta.get_str("rope.scaling.type", default="linear" if "rope.scaling.factor" in meta else "none")
+    kind = meta.get_str("rope.scaling.type", default="linear")  # without a factor it changes nothing
     if kind not in ("none", "linear", "yarn", "longrope"):
         raise ModelError(f"{meta.path}: rope.scaling.type {kind!r} is none of none, linear, yarn, longrope")
     factor = meta.get_float("rope.scaling.factor", default=meta.get_float("rope.scale_linear", default=0.0))
