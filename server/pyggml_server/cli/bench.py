@@ -33,6 +33,8 @@ def bench(model: str, n_prompt: int, n_gen: int, depth: int, repetitions: int, a
     One warm-up, then REPETITIONS runs of each test on random tokens, the cache emptied before each; as llama-bench does
     it. Reading DEPTH tokens into the cache is not counted.
     """
+    if not n_prompt and not n_gen:
+        raise click.UsageError("there is nothing to measure: both --n-prompt and --n-gen are 0")
     from pyggml.engine import Engine, measure
 
     found = find_model(model)

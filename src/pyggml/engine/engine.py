@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from operator import index
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyggml.batch import Batch
-from pyggml.errors import ContextFullError, ModelError, ParameterError
+from pyggml.errors import ClosedError, ContextFullError, DTypeError, ModelError, ParameterError, ShapeError
 from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.models import Pooling, create_model
 from pyggml.sampling import SamplingParams
@@ -32,6 +33,8 @@ log = logging.getLogger("pyggml.engine")
 
 Floats = npt.NDArray[np.float32]
 FIRST = np.zeros(1, np.int64)
+# What the tensor room says when metadata and weights of a file make no graph.
+_MISFITS = (DTypeError, ParameterError, ShapeError)
 
 
 class Engine:
@@ -58,6 +61,9 @@ class Engine:
         began = time.perf_counter()
         self.config = config or EngineConfig()
         self._stack = ExitStack()
+        self._closed = False
+        self.version = 0
+        """Counts the changes of what the cache holds."""
         try:
             self._open(Path(path), progress)
         except BaseException:
@@ -76,7 +82,10 @@ class Engine:
         devices = [backend.device for backend in self.backends]
         self.weights = Weights(self.file, devices, use_mmap=config.use_mmap, repack=config.repack)
         stack.callback(self.weights.close)
-        self.model = create_model(self.metadata, self.weights.scope())
+        try:
+            self.model = create_model(self.metadata, self.weights.scope())
+        except _MISFITS as error:
+            raise ModelError(f"{path}: {error}") from error
         self.weights.load(progress=progress)
         shape = self.model.shape
         self.n_ctx = config.n_ctx or shape.n_ctx_train
@@ -87,16 +96,26 @@ class Engine:
         self._decoder = Decoder(self.model, self.cache, executor)
         stack.callback(self._decoder.close)
         self.executor = executor
-        self._decoder.reserve(min(config.n_batch, self.n_ctx))
+        try:
+            self._decoder.reserve(min(config.n_batch, self.n_ctx))
+        except _MISFITS as error:
+            raise ModelError(f"{path}: {error}") from error
         self._tokenizer: Tokenizer | None = None
         self._history: list[int] = []
+        self._report_unused()
+
+    def _report_unused(self) -> None:
+        if unused := self.weights.unused():
+            shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
+            log.warning("%s: %d tensors are not used and may be missed: %s", self.file.path, len(unused), shown)
 
     def _choose_flash_attn(self) -> bool:
         c, device = self.config, self.backends[0].device
         works = flash_attn_works(list(self.model.shape.layers), device, type_k=c.type_k, type_v=c.type_v)
         if c.flash_attn and not works:
             raise ParameterError(
-                f"device {device.name} has no flash attention for this model with {c.type_k.name}/{c.type_v.name} caches"
+                f"device {device.name} has no flash attention for this model with {c.type_k.name}/{c.type_v.name} "
+                "caches; leave flash_attn to the engine, or use F16"
             )
         if c.flash_attn is None and not works:
             log.warning("flash attention is off: device %s does not support it for this model", device.name)
@@ -108,18 +127,25 @@ class Engine:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, built at first use."""
         if self._tokenizer is None:
+            self._need_open()
             self._tokenizer = Tokenizer.from_metadata(self.file.metadata)
         return self._tokenizer
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
-        n_vocab = self.tokenizer.n_vocab
-        if not ids:
-            raise ParameterError("the prompt is empty: there is nothing to continue")
-        bad = next((t for t in ids if not 0 <= t < n_vocab), None)
-        if bad is not None:
-            raise ParameterError(f"token id {bad} is outside of the vocabulary of {n_vocab}")
+        self._need_open()
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [index(t) for t in prompt]
+        self._check_ids(ids)
         return ids
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        """ggml ends the process on a row that the embedding lacks."""
+        self._need_open()
+        n_vocab = self.model.shape.n_vocab or self.tokenizer.n_vocab
+        if not len(ids):
+            raise ParameterError("the prompt is empty: there is nothing to continue")
+        if min(ids) < 0 or max(ids) >= n_vocab:
+            bad = next(t for t in ids if not 0 <= t < n_vocab)
+            raise ParameterError(f"token id {bad} is outside of the vocabulary of {n_vocab}")
 
     # -- computing ----------------------------------------------------------------------------------------------
 
@@ -171,11 +197,12 @@ class Engine:
 
         Raises:
             ContextFullError: there are more than ``n_ctx``.
+            ModelError: the model only embeds.
+            ParameterError: no ids, or one outside of the vocabulary.
         """
-        if len(ids) > self.n_ctx:
-            raise ContextFullError(
-                f"{len(ids)} tokens do not fit into a context of {self.n_ctx}; raise n_ctx or shorten"
-            )
+        self._need_generation()
+        self._check_ids(ids)
+        self._need_room(len(ids))
         kept = self._reusable(ids)
         if kept < len(self._history):
             self._forget(kept)
@@ -183,7 +210,14 @@ class Engine:
         return row, kept
 
     def extend(self, token: int) -> Floats:
-        """Append one token to what the cache holds; returns its logits ``(1, n_vocab)``, valid until the next call."""
+        """Append one token to what the cache holds; returns its logits ``(1, n_vocab)``, valid until the next call.
+
+        Raises:
+            ContextFullError: the context is full.
+            ModelError, ParameterError: as for :meth:`advance`.
+        """
+        self._need_generation()
+        self._check_ids((token,))
         if len(self._history) >= self.n_ctx:
             raise ContextFullError(f"the context of {self.n_ctx} tokens is full")
         (row,) = self._feed([token], FIRST)
@@ -198,6 +232,7 @@ class Engine:
 
     def _forget(self, begin: int) -> None:
         self.cache.remove(0, begin)
+        self.version += 1
         del self._history[begin:]
 
     def _feed(self, ids: Sequence[int], outputs: npt.NDArray[np.int64]) -> Iterator[Floats]:
@@ -206,20 +241,21 @@ class Engine:
         for begin in range(0, len(ids), n):
             part = ids[begin : begin + n]
             inside = outputs[(outputs >= begin) & (outputs < begin + n)] - begin
-            batch = Batch.of_sequence(part, start=len(self._history), outputs=inside)
+            batch = Batch.of_sequence(part, start=len(self._history), outputs=inside.astype(np.int32))
             try:
                 rows = self._decoder.run(batch)
             except BaseException:
                 self.reset()  # what the cache holds is not known any more
                 raise
             self._history += part
+            self.version += 1
             if inside.size:
                 yield rows
 
     def reset(self) -> None:
         """Forget everything the cache holds."""
-        self.cache.remove(0, 0)
-        self._history.clear()
+        self._need_open()
+        self._forget(0)
 
     def generate(
         self,
@@ -279,6 +315,10 @@ class Engine:
                 f"{n_tokens} tokens do not fit into a context of {self.n_ctx}; raise n_ctx or shorten the prompt"
             )
 
+    def _need_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the engine was closed; open the model again")
+
     def _need_generation(self) -> None:
         if self.model.shape.n_vocab == 0:
             raise ModelError(f"{self.file.path}: {self.metadata.architecture} only embeds; it has no logits")
@@ -287,6 +327,7 @@ class Engine:
 
     def close(self) -> None:
         """Free graphs, cache, weights and threads, in this order; a second call does nothing."""
+        self._closed = True
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -21,9 +21,12 @@ __all__ = ["Generation", "GenerationStats", "Piece"]
 
 @dataclass(frozen=True)
 class Piece:
-    """One generated token and the text that it completes (empty while a character is unfinished)."""
+    """One generated token and the text that it completes (empty while a character is unfinished).
 
-    token: int
+    ``token`` is None for the last piece, when text was held back until the end.
+    """
+
+    token: int | None
     text: str
 
 
@@ -95,11 +98,15 @@ class Generation:
         decoder = StreamDecoder(engine.tokenizer, text_start=False)
         began = time.perf_counter()
         row, stats.cached_tokens = engine.advance(self._ids)
+        version = engine.version
         stats.prompt_seconds = time.perf_counter() - began
         while True:
             began = time.perf_counter()
-            if self.tokens:
+            if self.tokens and engine.version == version:
                 row = engine.extend(self.tokens[-1])
+            elif self.tokens:  # somebody else used the engine since the last token
+                row, _ = engine.advance(self._ids + self.tokens)
+            version = engine.version
             token = sampler.sample(row[0])
             stats.eval_tokens += 1
             stats.eval_seconds += time.perf_counter() - began
@@ -112,8 +119,11 @@ class Generation:
             if stop.found is not None:
                 stats.finish_reason = "stop"
                 return
-            if len(self.tokens) == self._max_tokens or len(engine.history) >= engine.n_ctx:
+            if len(self.tokens) == self._max_tokens or len(self._ids) + len(self.tokens) > engine.n_ctx:
                 stats.finish_reason = "length"
                 break
-        if rest := stop.push(decoder.flush()) + stop.flush():
-            yield Piece(token, rest)
+        rest = stop.push(decoder.flush()) + stop.flush()
+        if stop.found is not None:
+            stats.finish_reason = "stop"
+        if rest:
+            yield Piece(None, rest)

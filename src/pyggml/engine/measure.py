@@ -4,6 +4,8 @@ import time
 
 import numpy as np
 
+from pyggml.errors import ModelError, ParameterError
+
 from .engine import Engine
 
 __all__ = ["measure"]
@@ -23,7 +25,16 @@ def measure(engine: Engine, *, n_prompt: int = 0, n_gen: int = 0, depth: int = 0
 
     Raises:
         ContextFullError: ``depth + n_prompt + n_gen`` exceed the context.
+        ModelError: the model only embeds.
+        ParameterError: there is nothing to measure, or a count is out of its range.
     """
+    if min(n_prompt, n_gen, depth) < 0 or n_prompt + n_gen < 1 or repetitions < 1:
+        raise ParameterError(
+            f"n_prompt + n_gen and repetitions must be 1 or more, depth 0 or more; got {n_prompt}, {n_gen}, "
+            f"{repetitions} and {depth}"
+        )
+    if not engine.model.shape.n_vocab:
+        raise ModelError(f"{engine.file.path}: {engine.metadata.architecture} only embeds; bench measures generation")
     random = np.random.default_rng(SEED)
     n_vocab = engine.model.shape.n_vocab
     rates = []

@@ -16,7 +16,7 @@ def pool(states: npt.NDArray[np.float32], pooling: int, *, normalize: bool) -> n
         ComputeError: the states hold NaN or infinity.
     """
     if pooling == Pooling.MEAN:
-        vector = states.mean(axis=0, dtype=np.float64)
+        vector: npt.NDArray[np.float64] = states.mean(axis=0, dtype=np.float64)
     elif pooling == Pooling.CLS:
         vector = states[0].astype(np.float64)
     else:

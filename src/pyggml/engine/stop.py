@@ -13,14 +13,14 @@ class StopMatcher:
     def __init__(self, stop: Sequence[str]) -> None:
         """
         Args:
-            stop: the strings, none of them empty.
+            stop: the strings, none of them empty; a single string is one of them.
 
         Raises:
             ParameterError: an empty stop string.
         """
-        if any(not text for text in stop):
+        self._stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        if any(not text for text in self._stop):
             raise ParameterError("a stop string must not be empty")
-        self._stop = tuple(stop)
         self._held = ""
         self.found: str | None = None
         """The stop string that ended the text."""
@@ -32,9 +32,10 @@ class StopMatcher:
         if not self._stop:
             return text
         held = self._held + text
-        hits = [(at, stop) for stop in self._stop if (at := held.find(stop)) >= 0]
+        # The one that is complete first, so that the result does not depend on how the text was cut.
+        hits = [(at + len(stop), at, stop) for stop in self._stop if (at := held.find(stop)) >= 0]
         if hits:
-            at, self.found = min(hits)
+            _, at, self.found = min(hits)
             self._held = ""
             return held[:at]
         keep = max(self._partial(held, stop) for stop in self._stop)
