@@ -5,8 +5,8 @@ Usage: ``python gen_cdef.py INCLUDE_DIR HELPERS_H CDEF_OUT CSRC_OUT``
 Every function, struct, enum and integer macro of ``LINKED`` is declared as is; the C compiler then checks each
 declaration against the header (cffi API mode), so a change of signature in a newer ggml is a build error.
 
-The functions of ``DYNAMIC`` live in back-end libraries that are opened at run time (``GGML_BACKEND_DL``), so they cannot
-be linked. For those headers a struct of function pointers is generated, together with ``pyggml_bind_<name>()``, which
+The functions of ``DYNAMIC`` live in back-end libraries opened at run time (``GGML_BACKEND_DL``), so they cannot
+be linked. For those a struct of function pointers is generated, together with ``pyggml_bind_<name>()``, which
 fills it from an open library: ``lib.pyggml_cpu.ggml_threadpool_new(...)``.
 """
 
@@ -88,7 +88,8 @@ def statements(text: str) -> list[str]:
     for char in text:
         current.append(char)
         depth += (char == "{") - (char == "}")
-        if char == ";" and depth == 0:
+        body = char == "}" and depth == 0 and "".join(current).lstrip().startswith("static ")  # ends without ";"
+        if depth == 0 and (char == ";" or body):
             found.append(" ".join("".join(current).split()))
             current = []
     return found

@@ -110,7 +110,10 @@ def _is_given(ids: Any) -> bool:
 
 def _observed(executor: Executor, graph: Graph, uses: list[tuple[int, Use]]) -> None:
     waiting: dict[int, list[Use]] = {}
+    errors: list[ParameterError] = []
     for position, use in uses:
+        if use.limit == 0 and lib.ggml_nelements(use.ids):
+            raise ParameterError(f"{use.op} {use.node!r}: there is no row to choose from")
         if _is_given(use.ids):
             use.check(graph)
         elif position > 0:
@@ -119,10 +122,16 @@ def _observed(executor: Executor, graph: Graph, uses: list[tuple[int, Use]]) -> 
 
     def observe(tensor: Any, ask: bool) -> bool:
         due = waiting.get(int(ffi.cast("uintptr_t", tensor)), [])
-        if not ask:
-            for use in due:
+        for use in () if ask else due:
+            try:
                 use.check(graph)
+            except ParameterError as error:
+                errors.append(error)
+                # A scheduler cannot be stopped between its splits: let the rest run on the first row.
+                lib.ggml_backend_tensor_memset(use.ids, 0, 0, lib.ggml_nbytes(use.ids))
         return bool(due) or not ask
 
     with eval_callback(executor.scheduler, observe):
         executor.run(graph.ptr)
+    if errors:
+        raise errors[0]

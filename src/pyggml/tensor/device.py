@@ -4,6 +4,7 @@ import os
 import weakref
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -125,8 +126,8 @@ def physical_cores() -> int:
     cores = set()
     for cpu in allowed:
         try:
-            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
-                cores.add(file.read().strip())
+            siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+            cores.add(siblings.read_text(encoding="ascii").strip())
         except OSError:
             return max(1, len(allowed))
     return max(1, len(cores))

@@ -11,7 +11,7 @@ from pyggml.gguf import GGMLType as DType
 
 __all__ = ["DType", "can_dequantize", "dequantize", "dtype_of", "numpy_dtype", "quantize", "row_size"]
 
-_NUMPY = {
+_NUMPY: dict[DType, np.dtype[Any]] = {
     DType.F32: np.dtype(np.float32),
     DType.F16: np.dtype(np.float16),
     DType.F64: np.dtype(np.float64),
@@ -20,7 +20,7 @@ _NUMPY = {
     DType.I32: np.dtype(np.int32),
     DType.I64: np.dtype(np.int64),
 }
-_FROM_NUMPY = {value: key for key, value in _NUMPY.items()}
+_FROM_NUMPY: dict[np.dtype[Any], DType] = {value: key for key, value in _NUMPY.items()}
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any] | None:

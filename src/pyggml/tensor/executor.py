@@ -8,6 +8,7 @@ from typing import Any, Self
 from pyggml._ffi import check_status, ffi, lib, not_null
 from pyggml.errors import BackendError, ClosedError, OutOfMemoryError, ParameterError
 
+from .buffer import Buffer
 from .checked import compute_checked
 from .device import Backend
 from .graph import Graph
@@ -47,6 +48,7 @@ class Executor:
         self._gallocr: Any = ffi.NULL
         self._sched: Any = ffi.NULL
         self._current: Any = ffi.NULL
+        self._nothing: Buffer | None = None
         self._graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
         if len(backends) == 1:
             buffer_type = lib.ggml_backend_get_default_buffer_type(backends[0].ptr)
@@ -140,12 +142,23 @@ class Executor:
             if self.n_bytes != before:
                 self.generation += 1
                 self._forget(but=graph)
+            if not self.n_bytes:
+                self._place_empty(graph)
             ok = ok and lib.ggml_gallocr_alloc_graph(self._gallocr, ptr)
         graph.allocated_as = self.generation
         self._graphs.add(graph)
         if not ok:
             graph.forget_memory()
             raise OutOfMemoryError(f"no room for the intermediate results of a graph of {graph.n_nodes} nodes")
+
+    def _place_empty(self, graph: Graph) -> None:
+        """A buffer of no bytes has no address, and ggml then takes tensors without elements for unallocated ones."""
+        if self._nothing is None:
+            self._nothing = Buffer.on(self.backends[-1].device, 1)
+        for tensor in graph.items():
+            ptr = tensor.ptr
+            if ptr.data == ffi.NULL and ptr.view_src == ffi.NULL:
+                self._nothing.place(tensor, 0)
 
     def _allocate_scheduled(self, graph: Graph, ptr: Any) -> bool:
         lib.ggml_backend_sched_reset(self._sched)
@@ -155,6 +168,8 @@ class Executor:
         graph.allocated_as = self.generation
         graph.forget_memory()  # splitting replaced operands by copies
         graph.save()
+        if not self.n_bytes:
+            self._place_empty(graph)
         return bool(lib.ggml_backend_sched_alloc_graph(self._sched, ptr))
 
     def compute(self, graph: Graph, *, checked: bool = False) -> None:
@@ -221,6 +236,8 @@ class Executor:
     def close(self) -> None:
         """Free the buffers; a second call does nothing. The back ends stay open."""
         self._forget()
+        if self._nothing is not None:
+            self._nothing.close()
         if self._gallocr != ffi.NULL:
             lib.ggml_gallocr_free(self._gallocr)
         if self._sched != ffi.NULL:

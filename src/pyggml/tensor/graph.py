@@ -135,11 +135,14 @@ class Graph:
         graph = self.ptr
         return [Tensor(lib.ggml_graph_node(graph, i), self.arena) for i in range(self.n_nodes)]
 
+    def items(self) -> list[Tensor]:
+        """Nodes and leaves, operands before their users."""
+        _ = self.ptr
+        return [Tensor(lib.pyggml_tracker_get(self._tracker, i), self.arena) for i in range(self.n_items)]
+
     def leaves(self) -> list[Tensor]:
         """The inputs, weights and constants."""
-        _ = self.ptr
-        items = (lib.pyggml_tracker_get(self._tracker, i) for i in range(self.n_items))
-        return [Tensor(p, self.arena) for p in items if p.op == lib.GGML_OP_NONE]
+        return [t for t in self.items() if t.ptr.op == lib.GGML_OP_NONE]
 
     def find(self, name: str) -> Tensor:
         """The node or leaf called ``name``.

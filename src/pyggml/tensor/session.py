@@ -36,8 +36,8 @@ class Session:
             y = (x @ w.T).softmax()                  # nothing computed yet
             print(y.numpy())
 
-    A value that was asked for is kept, so no node is computed twice for it. Operations that the device lacks run on the
-    CPU. Indices are checked before they are used (``Executor.compute(checked=True)``). Everything is freed by ``close()``.
+    A value that was asked for is kept, so no node is computed twice for it. Operations that the device lacks run on
+    the CPU. Indices are checked before they are used (``Executor.compute(checked=True)``). ``close()`` frees all.
     """
 
     def __init__(self, device: str | Device = "CPU", *, n_threads: int | None = None) -> None:

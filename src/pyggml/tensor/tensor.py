@@ -14,6 +14,7 @@ from . import ops
 from .display import describe, html
 from .dtype import DType, dequantize, numpy_dtype, quantize, row_size
 from .index import Key, select
+from .ops.core import broadcasts
 
 if TYPE_CHECKING:
     from .arena import Arena
@@ -26,8 +27,8 @@ _VIEWS = frozenset((lib.GGML_OP_VIEW, lib.GGML_OP_RESHAPE, lib.GGML_OP_PERMUTE, 
 class Tensor:
     """A ``ggml_tensor``. Owns nothing: its metadata belongs to :attr:`arena`, its memory to a buffer.
 
-    ``shape`` is in ggml order (``ne``, fastest dimension first); ``numpy_shape`` is the same reversed. Python's operators
-    build graph nodes; nothing is computed before the graph is. Subscripts are in numpy order.
+    ``shape`` is in ggml order (``ne``, fastest dimension first); ``numpy_shape`` is the same reversed. Operators build
+    graph nodes; nothing is computed before the graph is. Subscripts are in numpy order.
     """
 
     __slots__ = ("__weakref__", "_dtype", "_ne", "_ptr", "arena")
@@ -338,7 +339,7 @@ class Tensor:
 
     def __add__(self, other: Tensor | float) -> Tensor:
         if isinstance(other, Tensor):
-            return ops.add(self, other) if ops.broadcasts(other, self) else ops.add(other, self)
+            return ops.add(self, other) if broadcasts(other, self) else ops.add(other, self)
         return ops.scale_bias(self, scale=1.0, bias=self._constant(other))
 
     def __radd__(self, other: float) -> Tensor:
@@ -354,7 +355,7 @@ class Tensor:
 
     def __mul__(self, other: Tensor | float) -> Tensor:
         if isinstance(other, Tensor):
-            return ops.mul(self, other) if ops.broadcasts(other, self) else ops.mul(other, self)
+            return ops.mul(self, other) if broadcasts(other, self) else ops.mul(other, self)
         return ops.scale(self, factor=self._constant(other))
 
     def __rmul__(self, other: float) -> Tensor:

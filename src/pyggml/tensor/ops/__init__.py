@@ -16,7 +16,6 @@ from .attention import *  # noqa: F403
 from .attention import __all__ as _attention
 from .conv import *  # noqa: F403
 from .conv import __all__ as _conv
-from .core import broadcasts
 from .custom import *  # noqa: F403
 from .custom import __all__ as _custom
 from .deepseek import *  # noqa: F403
@@ -65,6 +64,5 @@ __all__ = sorted(
         *_shape,
         *_train,
         *_unary,
-        "broadcasts",
     ]
 )

@@ -17,9 +17,9 @@ from .core import (
     broadcasts,
     cpu_traits,
     make,
-    need_contiguous,
     need_dtype,
     need_int,
+    need_packed,
     need_rows,
     need_same_shape,
 )
@@ -129,8 +129,7 @@ def scale(a: Tensor, *, factor: float) -> Tensor:
 def scale_bias(a: Tensor, *, scale: float, bias: float) -> Tensor:
     """``a * scale + bias``; ``a`` float32, contiguous."""
     need_dtype("scale", a, _F32)
-    need_rows("scale", a)
-    need_contiguous("scale", a)
+    need_packed("scale", a)
     if math.isnan(scale) or math.isnan(bias):
         raise ParameterError(f"scale: {scale} and {bias} must be numbers")
     arena = arena_of(a)
@@ -162,7 +161,7 @@ def _region(op: str, function: Any, a: Tensor, b: Tensor, strides: tuple[int, ..
     """Where ``b`` lies within ``a``: byte strides of dimensions 1, 2, 3, and the first byte."""
     for tensor in (a, b):
         need_rows(op, tensor)
-    need_contiguous(op, a)
+    need_packed(op, a)
     size = a.dtype.type_size
     if len(strides) > 3:
         raise ShapeError(f"{op}: strides are those of dimensions 1, 2, 3; got {strides}")

@@ -148,5 +148,5 @@ def flash_attn(
             bad_shapes("flash_attn", "the mask must be (n_kv, at least n_tokens)", q, k, mask)
     arena = arena_of(q, k, v, mask)
     ptr = lib.ggml_flash_attn_ext(arena.raw(), q.ptr, k.ptr, v.ptr, ptr_or_null(mask), scale, max_bias, logit_softcap)
-    lib.ggml_flash_attn_ext_set_prec(ptr, prec)
+    lib.ggml_prec_set_acc(ptr, prec)
     return make(ptr, arena, q)

@@ -1,4 +1,7 @@
-"""Convolutions. Kernels and data are contiguous; a stride, padding and dilation is one number per axis, width first."""
+"""Convolutions. Kernels and data are contiguous; a stride, padding and dilation is one number per axis, width first.
+
+Those not called ``direct`` unfold the data to float16 (:func:`im2col`) and multiply: faster, less precise.
+"""
 
 from __future__ import annotations
 
@@ -164,7 +167,7 @@ def col2im_1d(a: Tensor, *, stride: int, n_out: int, padding: int = 0) -> Tensor
 
 
 def conv_1d(kernel: Tensor, data: Tensor, *, stride: int = 1, padding: int = 0, dilation: int = 1) -> Tensor:
-    """``kernel`` ``(k, c, oc)`` float16 or float32, ``data`` ``(w, c, n)`` -> ``(ow, oc, n)``, by :func:`im2col` to F16."""
+    """``kernel`` ``(k, c, oc)`` float16 or float32, ``data`` ``(w, c, n)`` -> ``(ow, oc, n)``."""
     need_plain("conv_1d", _KERNEL, kernel)
     need_plain("conv_1d", _KERNEL, data)
     k, x = kernel.ne, data.ne
@@ -233,7 +236,7 @@ def _need_2d(op: str, kernel: Tensor, data: Tensor, depthwise: bool) -> None:
 def conv_2d(
     kernel: Tensor, data: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
 ) -> Tensor:
-    """``kernel`` ``(kw, kh, c, oc)`` float16 or float32, ``data`` ``(w, h, c, n)`` -> ``(ow, oh, oc, n)``, by im2col to F16."""
+    """``kernel`` ``(kw, kh, c, oc)`` float16 or float32, ``data`` ``(w, h, c, n)`` -> ``(ow, oh, oc, n)``."""
     need_plain("conv_2d", _KERNEL, kernel)
     need_plain("conv_2d", _KERNEL, data)
     _need_2d("conv_2d", kernel, data, False)
@@ -268,7 +271,7 @@ def _need_patch(op: str, kernel: Tensor, n: int, n_out: int) -> None:
 def conv_2d_dw(
     kernel: Tensor, data: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
 ) -> Tensor:
-    """Each channel with a kernel of its own: ``(kw, kh, 1, c)`` float16, data ``(w, h, c, n)`` -> ``(ow, oh, c, n)``."""
+    """Each channel with a kernel of its own: ``(kw, kh, 1, c)`` float16, data ``(w, h, c, n)``."""
     need_plain("conv_2d_dw", (DType.F16,), kernel)
     need_plain("conv_2d_dw", _KERNEL, data)
     _need_2d("conv_2d_dw", kernel, data, True)
@@ -334,7 +337,7 @@ def conv_3d(
     padding: Triple = (0, 0, 0),
     dilation: Triple = (1, 1, 1),
 ) -> Tensor:
-    """``kernel`` ``(kw, kh, kd, c*oc)``, ``data`` ``(w, h, d, c*n)`` float32 -> ``(ow, oh, od, oc*n)``, by im2col to F16."""
+    """``kernel`` ``(kw, kh, kd, c*oc)``, ``data`` ``(w, h, d, c*n)`` float32 -> ``(ow, oh, od, oc*n)``."""
     need_plain("conv_3d", _KERNEL, kernel)
     _need_3d("conv_3d", kernel, data, n_channels)
     sizes = _axes("conv_3d", kernel, data, 3, stride, padding, dilation)

@@ -31,6 +31,7 @@ __all__ = [
     "need_finite",
     "need_int",
     "need_mode",
+    "need_packed",
     "need_plain",
     "need_rows",
     "need_same_shape",
@@ -116,12 +117,19 @@ def need_rows(op: str, tensor: Tensor) -> None:
         raise ShapeError(f"{op}: the rows of {tensor!r} must be contiguous (strides {tensor.nb}); call cont() first")
 
 
+def need_packed(op: str, tensor: Tensor) -> None:
+    """Contiguous to the letter: dimensions of size 1 have the strides they would have anyway."""
+    n, size = tensor.ne, tensor.dtype.type_size
+    row = n[0] // tensor.dtype.block_size * size
+    if tensor.nb != (size, row, row * n[1], row * n[1] * n[2]):
+        raise ShapeError(f"{op}: {tensor!r} must be contiguous (strides {tensor.nb}); call cont() first")
+
+
 def need_plain(op: str, dtypes: Collection[DType], *tensors: Tensor) -> None:
     """What ggml's rarer kernels take: one of ``dtypes``, contiguous, not empty."""
     for tensor in tensors:
         need_dtype(op, tensor, dtypes)
-        need_rows(op, tensor)
-        need_contiguous(op, tensor)
+        need_packed(op, tensor)
         if 0 in tensor.ne:
             bad_shapes(op, "an operand has no elements", *tensors)
 

@@ -112,7 +112,7 @@ def geglu_quick_split(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu_oai(gate: Tensor, up: Tensor, *, alpha: float, limit: float) -> Tensor:
-    """gpt-oss: ``g sigmoid(alpha g) (1 + u)`` with ``g = min(gate, limit)`` and ``u = clamp(up, -limit, limit)``; float32."""
+    """gpt-oss: ``g sigmoid(alpha g) (1 + u)``, ``g = min(gate, limit)``, ``u = clamp(up, -limit, limit)``; float32."""
     need_dtype("swiglu_oai", gate, (DType.F32,))
     need_finite("swiglu_oai", alpha=alpha, limit=limit)
 

@@ -81,7 +81,7 @@ def pool_1d(a: Tensor, *, kind: PoolKind, kernel: int, stride: int | None = None
 
 
 def pool_2d(a: Tensor, *, kind: PoolKind, kernel: Pair, stride: Pair | None = None, padding: Pair = (0, 0)) -> Tensor:
-    """Maximum or mean of windows: ``(w, h, c, n) -> (ow, oh, c, n)`` float32; contiguous. A mean counts padding as 0."""
+    """Maximum or mean of windows: ``(w, h, c, n) -> (ow, oh, c, n)`` float32. A mean counts padding as 0."""
     need_plain("pool_2d", _POOLED, a)
     step = kernel if stride is None else stride
     _pairs("pool_2d", kernel, step, padding)

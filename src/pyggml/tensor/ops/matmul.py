@@ -51,7 +51,7 @@ def mul_mat(a: Tensor, b: Tensor, *, prec: int = PREC_DEFAULT) -> Tensor:
     if prec != PREC_DEFAULT:
         if prec != PREC_F32:
             raise ParameterError(f"mul_mat: prec is {PREC_DEFAULT} or {PREC_F32}, got {prec}")
-        lib.ggml_mul_mat_set_prec(ptr, prec)
+        lib.ggml_prec_set_acc(ptr, prec)
     return make(ptr, arena, b)
 
 

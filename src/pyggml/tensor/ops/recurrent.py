@@ -145,7 +145,8 @@ def rwkv_wkv6(k: Tensor, v: Tensor, r: Tensor, first: Tensor, decay: Tensor, sta
 def rwkv_wkv7(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor) -> Tensor:
     """Time mixing of RWKV 7 (Peng et al. 2025, "Goose"); float32, contiguous.
 
-    All operands are ``(S, H, n_tokens)`` but ``state`` ``(S * S * H, n_seqs)``; the result is that of :func:`rwkv_wkv6`.
+    All operands are ``(S, H, n_tokens)`` but ``state`` ``(S * S * H, n_seqs)``; the result is as in
+    :func:`rwkv_wkv6`.
     S is a multiple of 64: ggml's vector code has no remainder loop.
     """
     if r.ne[0] % 64:
@@ -159,7 +160,8 @@ def rwkv_wkv7(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, 
 def gated_linear_attn(k: Tensor, v: Tensor, q: Tensor, g: Tensor, state: Tensor, *, scale: float) -> Tensor:
     """Gated linear attention (Yang et al. 2023); float32, contiguous.
 
-    All operands are ``(S, H, n_tokens)`` but ``state`` ``(S * S * H, n_seqs)``; the result is that of :func:`rwkv_wkv6`.
+    All operands are ``(S, H, n_tokens)`` but ``state`` ``(S * S * H, n_seqs)``; the result is as in
+    :func:`rwkv_wkv6`.
     """
     _need_heads("gated_linear_attn", (k, v, q, g), state)
     need_finite("gated_linear_attn", scale=scale)

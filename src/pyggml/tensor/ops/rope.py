@@ -48,7 +48,7 @@ class RopeMode(IntEnum):
 class RopeParams:
     """The method and its numbers, with the scalings ggml knows.
 
-    ``freq_scale`` below 1 is linear interpolation (Chen et al. 2023); ``ext_factor`` above 0 is YaRN (Peng et al. 2023),
+    ``freq_scale`` below 1 is linear interpolation (Chen et al. 2023), ``ext_factor`` above 0 YaRN (Peng et al. 2023)
     with ``n_ctx_orig`` the context of training and ``beta_fast``, ``beta_slow`` its ramp.
     """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pyggml._ffi import lib
 
 from ..dtype import DType
-from .core import FLOATS, arena_of, make, need_contiguous, need_dtype, need_finite, need_rows, need_same_shape
+from .core import FLOATS, arena_of, make, need_dtype, need_finite, need_packed, need_rows, need_same_shape
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -189,8 +189,7 @@ def gelu_quick(a: Tensor) -> Tensor:
 def leaky_relu(a: Tensor, *, slope: float) -> Tensor:
     """``a`` above 0, ``slope * a`` below; float32 or float16, contiguous."""
     need_dtype("leaky_relu", a, _HALF)
-    need_rows("leaky_relu", a)
-    need_contiguous("leaky_relu", a)
+    need_packed("leaky_relu", a)
     need_finite("leaky_relu", slope=slope)
     arena = arena_of(a)
     return make(lib.ggml_leaky_relu(arena.raw(), a.ptr, slope, False), arena, a)
@@ -199,11 +198,11 @@ def leaky_relu(a: Tensor, *, slope: float) -> Tensor:
 def xielu(a: Tensor, *, alpha_n: float, alpha_p: float, beta: float, eps: float) -> Tensor:
     """The expanded integral of ELU (Huang 2024).
 
-    Above 0: ``softplus(alpha_p) a^2 + beta a``; below: ``(expm1(min(a, eps)) - a) (beta + softplus(alpha_n)) + beta a``.
+    Above 0: ``softplus(alpha_p) a^2 + beta a``.
+    Below: ``(expm1(min(a, eps)) - a) (beta + softplus(alpha_n)) + beta a``.
     """
     need_dtype("xielu", a, FLOATS)
-    need_rows("xielu", a)
-    need_contiguous("xielu", a)
+    need_packed("xielu", a)
     need_finite("xielu", alpha_n=alpha_n, alpha_p=alpha_p, beta=beta, eps=eps)
     arena = arena_of(a)
     return make(lib.ggml_xielu(arena.raw(), a.ptr, alpha_n, alpha_p, beta, eps), arena, a)
@@ -215,7 +214,6 @@ def silu_back(grad: Tensor, a: Tensor) -> Tensor:
     need_dtype("silu_back", a, (grad.dtype,))
     need_same_shape("silu_back", grad, a)
     for tensor in (grad, a):
-        need_rows("silu_back", tensor)
-        need_contiguous("silu_back", tensor)
+        need_packed("silu_back", tensor)
     arena = arena_of(grad, a)
     return make(lib.ggml_silu_back(arena.raw(), grad.ptr, a.ptr), arena, grad)
