@@ -44,6 +44,12 @@ def read_pin(requirements: Path) -> tuple[str, str, str]:
     return match.group(1), match.group(2), match.group(3)
 
 
+def tree_inside(requirements: Path) -> tuple[str, ...]:
+    """Where ggml stands inside the sdist: the line ``# tree: PATH`` beside the pin, else ``ggml``."""
+    match = re.search(r"^# tree: (\S+)$", requirements.read_text(encoding="utf-8"), re.M)
+    return tuple(match.group(1).split("/")) if match else ("ggml",)
+
+
 def stamp_of(requirements: Path, patches: list[Path]) -> str:
     """The digest that tells whether a tree was made from this pin and these patches."""
     digest = hashlib.sha256("".join(read_pin(requirements)).encode())
@@ -107,20 +113,21 @@ def explain(output: str, package: str, version: str) -> str:
     return f"pip could not download {package} {version}: {reason}; mend that, {instead}"
 
 
-def unpack(sdist: Path, into: Path) -> None:
-    """Write the wanted part of the sdist's ``ggml/`` folder to ``into``."""
+def unpack(sdist: Path, inside: tuple[str, ...], into: Path) -> None:
+    """Write the wanted part of the sdist's folder ``inside`` to ``into``."""
+    depth = 1 + len(inside)  # an sdist has one folder at its top
     with tarfile.open(sdist) as archive:
         for member in archive:
             parts = PurePosixPath(member.name).parts
-            if len(parts) < 3 or parts[1] != "ggml" or parts[2] not in WANTED or ".." in parts:
+            if parts[1:depth] != inside or len(parts) <= depth or parts[depth] not in WANTED or ".." in parts:
                 continue
             # Only plain files, and with the time of now: the archive's constant time would hide a moved pin from ninja.
             if (file := archive.extractfile(member)) is not None:
-                target = into.joinpath(*parts[2:])
+                target = into.joinpath(*parts[depth:])
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.read())
     if not (into / "CMakeLists.txt").is_file():
-        raise FetchError(f"{sdist.name} has no ggml/CMakeLists.txt: the pin names a package of another layout")
+        raise FetchError(f"{sdist.name} has no {'/'.join(inside)}/CMakeLists.txt: mend the line '# tree:' in {HERE.name}/requirements.txt")
 
 
 def apply(patch: Path, tree: Path) -> None:
@@ -158,7 +165,7 @@ def materialise(requirements: Path, patch_folder: Path, tree: Path, downloads: P
     with tempfile.TemporaryDirectory(prefix="unpack-", dir=tree.parent) as scratch:
         fresh = Path(scratch) / "src"
         fresh.mkdir()
-        unpack(sdist, fresh)
+        unpack(sdist, tree_inside(requirements), fresh)
         for patch in patches:
             apply(patch, fresh)
         (fresh / ".pyggml-stamp").write_text(stamp + "\n", encoding="utf-8")
