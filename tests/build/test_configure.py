@@ -146,7 +146,7 @@ def test_what_pip_shows_in_the_end(checkout: Checkout, tmp_path: Path) -> None:
     for package in ("src/pyggml", "server/pyggml_server"):
         (checkout.root / package).mkdir(parents=True)
         (checkout.root / package / "__init__.py").touch()
-    checkout.pin("0" * 64, "libggml-python", "0.20.2.post1")
+    checkout.pin("0" * 64, "llama-cpp-python", "0.3.36")
     run = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(tmp_path / "t"), str(checkout.root)],
         capture_output=True,

@@ -140,7 +140,7 @@ def test_hostile_member_names_stay_outside(checkout: Checkout) -> None:
 
 def test_the_committed_pin_and_patches() -> None:
     text = (ROOT / "vendor/ggml/requirements.txt").read_text()
-    assert re.search(r"^libggml-python==\S+ \\\n +--hash=sha256:[0-9a-f]{64}$", text, re.M)
+    assert re.search(r"^llama-cpp-python==\S+ \\\n +--hash=sha256:[0-9a-f]{64}$", text, re.M)
     for patch in sorted(ROOT.glob("patches/*.patch")):
         head = patch.read_text().split("\n---", 1)[0]
         assert re.match(r"\d{4}-", patch.name), patch.name

@@ -70,7 +70,7 @@ def _load_once() -> None:
             "(a CPU library built for another machine is skipped: reinstall with pip install --no-binary pyggml pyggml)"
         )
     cpu = [f for f in files if f.name.startswith("libggml-cpu")]
-    # A header may declare a function that no library defines (ggml 0.20.2: ggml_threadpool_get_n_threads): only those
+    # A header may declare a function that no library defines (ggml 0.25.3: ggml_threadpool_get_n_threads): only those
     # that pyggml calls must be there.
     opened = any(lib.pyggml_bind_cpu(str(f).encode()) >= 0 for f in cpu)
     absent = [name for name in REQUIRED if getattr(lib.pyggml_cpu, name) == ffi.NULL]

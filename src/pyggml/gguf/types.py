@@ -1,6 +1,6 @@
 """Element types of tensors and value types of metadata, as numbered by the GGUF format.
 
-The sizes are those of ggml 0.20.2 (``ggml_blck_size`` and ``ggml_type_size``): a tensor's rows are cut into
+The sizes are those of ggml 0.25.3 (``ggml_blck_size`` and ``ggml_type_size``): a tensor's rows are cut into
 blocks of
 :attr:`GGMLType.block_size` elements, and each block takes :attr:`GGMLType.type_size` bytes.
 """
