@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.tiny import Array, TinyConfig, build
 
+from helpers.tiny import Array, TinyConfig, build
 from pyggml.engine import Engine, EngineConfig
 from pyggml.errors import GGUFError, MissingTensorError, ModelError, UnsupportedArchitectureError
 from pyggml.gguf import GGMLType, GGUFFile, GGUFWriter

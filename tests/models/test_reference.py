@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from helpers.reference import bert_states, logits
 from helpers.tiny import TinyConfig, build, prompt
-
 from pyggml.engine import Engine, EngineConfig
 from pyggml.gguf import GGMLType
 from pyggml.tensor import DType

@@ -68,6 +68,15 @@ class CausalCache:
         self._arenas: dict[str, Arena] = {}
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
+        try:
+            self._allocate(layers, device_of, type_k, type_v)
+        except BaseException:
+            self.close()
+            raise
+
+    def _allocate(
+        self, layers: Sequence[LayerShape], device_of: Sequence[Device], type_k: DType, type_v: DType
+    ) -> None:
         for shape, device in zip(layers, device_of, strict=True):
             arena = self._arenas.setdefault(device.name, Arena(static=True))
             self._add_layer(arena, shape, type_k, type_v)
