@@ -10,9 +10,9 @@ speeds of one run against those of another say nothing on a shared machine.
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -69,7 +69,7 @@ def compare(args: argparse.Namespace, model: str, test: tuple[int, int]) -> None
             into.append(runner(args, model, test))
     ratios = [a[1] / b[1] for a, b in zip(ours, theirs, strict=True)]
     print(
-        f"| {os.path.basename(model)} | {ours[0][0]} | {median(r[1] for r in ours):.1f} "
+        f"| {Path(model).name} | {ours[0][0]} | {median(r[1] for r in ours):.1f} "
         f"| {median(r[1] for r in theirs):.1f} | **{median(ratios):.3f}** | {min(ratios):.3f} to {max(ratios):.3f} "
         f"| {median(r[2] for r in ours) / 2**20:.0f} | {median(r[2] for r in theirs) / 2**20:.0f} |",
         flush=True,
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--flash-attn", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
-    print(f"| model | test | pyggml t/s | llama.cpp t/s | ratio | range over {args.pairs} pairs | MiB | MiB llama.cpp |")
+    print(f"| model | test | pyggml t/s | llama.cpp t/s | ratio | range of {args.pairs} pairs | MiB | MiB llama.cpp |")
     print("|---|---|--:|--:|--:|--:|--:|--:|")
     for model in args.models:
         for test in ((args.n_prompt, 0), (0, args.n_gen)):

@@ -10,8 +10,14 @@
     └── TransferError                  a model could not be fetched
 """
 
-__all__ = ["DigestMismatchError", "InvalidNameError", "ModelNotFoundError", "ServerError", "StoreError",
-"TransferError"]
+__all__ = [
+    "DigestMismatchError",
+    "InvalidNameError",
+    "ModelNotFoundError",
+    "ServerError",
+    "StoreError",
+    "TransferError",
+]
 
 
 class ServerError(Exception):

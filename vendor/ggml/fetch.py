@@ -127,7 +127,9 @@ def unpack(sdist: Path, inside: tuple[str, ...], into: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.read())
     if not (into / "CMakeLists.txt").is_file():
-        raise FetchError(f"{sdist.name} has no {'/'.join(inside)}/CMakeLists.txt: mend the line '# tree:' in {HERE.name}/requirements.txt")
+        raise FetchError(
+            f"{sdist.name} has no {'/'.join(inside)}/CMakeLists.txt: mend the line '# tree:' beside the pin"
+        )
 
 
 def apply(patch: Path, tree: Path) -> None:

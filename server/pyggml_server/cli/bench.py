@@ -82,8 +82,9 @@ def _print(document: dict[str, Any]) -> None:
             f"{result['median']:>14.2f} {spread:>8.2f}"
         )
     click.echo(
-        f"\npyggml {document['pyggml']}, {document['description']}, {platform.system()} {platform.machine()}; "
-        f"flash attention {'on' if document['flash_attn'] else 'off'}, cache {document['type_k']}/{document['type_v']}, "
+        f"\npyggml {document['pyggml']}, {document['description']}, {platform.system()} {platform.machine()}, "
+        f"flash attention {'on' if document['flash_attn'] else 'off'}, "
+        f"cache {document['type_k']}/{document['type_v']}, "
         f"graph reuse {document['graph_reuse']:.1%}, Python's share {document['python_share']:.1%}, "
         f"peak memory {document['peak_rss_bytes'] / 2**20:.0f} MiB"
     )
