@@ -15,7 +15,15 @@ BOUNDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", WEIGHTS, ids=lambda d: d.name)
+# ggml computes the tables of these on first use, which takes seconds.
+TABLES = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(d, marks=pytest.mark.slow) if d.name in TABLES else d for d in WEIGHTS],
+    ids=lambda d: d.name,
+)
 def test_round_trip(dtype: DType) -> None:
     rng = np.random.default_rng(3)
     x = rng.standard_normal((4, 512), np.float32)

@@ -109,6 +109,7 @@ def test_swiglu_oai(s: Session, rng: np.random.Generator) -> None:
     g, u = rng.standard_normal((2, 3, 4), np.float32) * 4
     x, y = np.minimum(g, 2.0), np.clip(u, -2.0, 2.0)
     close(ops.swiglu_oai(s.tensor(g), s.tensor(u), alpha=1.7, limit=2.0), x * sigmoid(1.7 * x) * (y + 1))
+    close(ops.swiglu_clamp(s.tensor(g), s.tensor(u), limit=2.0), x * sigmoid(x) * y)
 
 
 def test_arithmetic_and_operators(s: Session, rng: np.random.Generator) -> None:

@@ -90,6 +90,10 @@ def test_rope(s: Session, mode: RopeMode, n_dims: int) -> None:
         ops.rope(t, p, params=params, factors=s.tensor(ff)),
         rotate(x, pos, n_dims, neox=mode == RopeMode.NEOX, base=100.0, ff=ff[: n_dims // 2]),
     )
+    if n_dims == 4:
+        late = x.copy()
+        late[..., 2:6] = rotate(x[..., 2:6], pos, 4, neox=mode == RopeMode.NEOX, base=100.0)
+        close(ops.rope(t, p, params=RopeParams(n_dims=4, mode=mode, freq_base=100.0, offset=2)), late)
     half = RopeParams(n_dims=n_dims, mode=mode, freq_base=100.0, freq_scale=0.5)
     close(ops.rope(t, p, params=half), rotate(x, pos / 2, n_dims, neox=mode == RopeMode.NEOX, base=100.0))
 
@@ -373,6 +377,9 @@ def test_hyper_connections(s: Session) -> None:
     y, post, comb = new(n, d), new(n, hc), new(n, hc, hc)  # comb: (token, from, to)
     want = np.einsum("nd,nh->nhd", y, post) + np.einsum("nsd,nst->ntd", x, comb)
     close(ops.dsv4_hc_post(s.tensor(y), s.tensor(x), s.tensor(post), s.tensor(comb)), want)
+    close(ops.dsv4_hc_post(s.tensor(y), s.tensor(x), s.tensor(post), None), np.einsum("nd,nh->nhd", y, post) + x)
+    gate = new(n, hc, d)
+    close(ops.dsv4_hc_pre_gated(s.tensor(x), s.tensor(gate), scale=0.5), 0.5 * (x * sigmoid(gate)).sum(1))
     mixes, scale, base = new(n, 24), new(3), new(24)
     logits = (mixes[:, 8:] * scale[2] + base[8:]).reshape(n, hc, hc)  # (token, from, to)
     e = np.exp(logits - logits.max(-1, keepdims=True))

@@ -1,7 +1,8 @@
 """Computing with indices of unknown origin: each is checked before ggml uses it.
 
 On the CPU an index that is out of range ends the process (``GGML_ASSERT`` in ``get_rows``, ``set_rows`` and
-``add_id``) or reads foreign memory (``mul_mat_id``, ``ssm_scan``); on a GPU the result is undefined.
+``add_id``) or reads foreign memory (``mul_mat_id``, ``ssm_scan``), and sorting a row with a NaN reads beyond it; on a
+GPU the result is undefined.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compute_checked"]
 
+SORTED = -1  # instead of a limit: the operand is sorted, and ggml's sort leaves the row when it meets a NaN
+
 
 @dataclass(frozen=True)
 class Use:
@@ -34,8 +37,12 @@ class Use:
     node: str
 
     def check(self, graph: Graph) -> None:
-        """Raise when an index is out of range."""
+        """Raise when an index is out of range, or a value to be sorted is no number."""
         values = Tensor(self.ids, graph.arena).numpy()
+        if self.limit == SORTED:
+            if np.isnan(values).any():
+                raise ParameterError(f"{self.op} {self.node!r}: NaN has no place in an order")
+            return
         if values.size and not (int(values.min()) >= 0 and int(values.max()) < self.limit):
             bad = values[(values < 0) | (values >= self.limit)]
             raise ParameterError(
@@ -58,6 +65,8 @@ def _limit(ptr: Any, src: Any) -> tuple[int, int] | None:
         return 6, src[0].ne[3]
     if op == lib.GGML_OP_GET_ROWS_BACK:
         return 1, ptr.ne[1]
+    if op in (lib.GGML_OP_ARGSORT, lib.GGML_OP_TOP_K):
+        return 0, SORTED
     return None
 
 

@@ -91,7 +91,11 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """The dimensions in ggml order, trailing ones dropped."""
-        return self.ne[: lib.ggml_n_dims(self.ptr)]
+        ne = self.ne
+        n = 4
+        while n > 1 and ne[n - 1] == 1:
+            n -= 1
+        return ne[:n]
 
     @property
     def numpy_shape(self) -> tuple[int, ...]:
@@ -100,7 +104,7 @@ class Tensor:
 
     @property
     def ndim(self) -> int:
-        return int(lib.ggml_n_dims(self.ptr))
+        return len(self.shape)
 
     def __len__(self) -> int:
         """The slowest dimension, as numpy has it."""

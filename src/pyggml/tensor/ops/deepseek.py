@@ -18,12 +18,14 @@ from .core import (
     need_int,
     need_plain,
     need_rows,
+    need_same_shape,
+    ptr_or_null,
 )
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["dsv4_hc_comb", "dsv4_hc_post", "dsv4_hc_pre", "lightning_indexer"]
+__all__ = ["dsv4_hc_comb", "dsv4_hc_post", "dsv4_hc_pre", "dsv4_hc_pre_gated", "lightning_indexer"]
 
 _F32 = (DType.F32,)
 _STREAMS = 4  # ggml has kernels for this many hyper-connections
@@ -104,21 +106,34 @@ def dsv4_hc_pre(x: Tensor, weights: Tensor) -> Tensor:
     return make(lib.ggml_dsv4_hc_pre(arena.raw(), x.ptr, weights.ptr), arena, x)
 
 
-def dsv4_hc_post(x: Tensor, residual: Tensor, post: Tensor, comb: Tensor) -> Tensor:
+def dsv4_hc_pre_gated(x: Tensor, gate: Tensor, *, scale: float) -> Tensor:
+    """``scale * sum_h x[:, h] sigmoid(gate[:, h])``: both ``(d, hc, n)`` -> ``(d, n)``; float32."""
+    need_plain("dsv4_hc_pre_gated", _F32, x, gate)
+    need_same_shape("dsv4_hc_pre_gated", x, gate)
+    need_finite("dsv4_hc_pre_gated", scale=scale)
+    if x.ne[3] != 1:
+        bad_shapes("dsv4_hc_pre_gated", "want x and gate (d, hc, n)", x, gate)
+    arena = arena_of(x, gate)
+    return make(lib.ggml_dsv4_hc_pre_gated(arena.raw(), x.ptr, gate.ptr, scale), arena, x)
+
+
+def dsv4_hc_post(x: Tensor, residual: Tensor, post: Tensor, comb: Tensor | None) -> Tensor:
     """``x post + residual comb``: the layer's result given back to the streams; float32.
 
     Args:
         x: ``(d, n)``.
         residual: ``(d, hc, n)``.
         post: ``(hc, n)``.
-        comb: ``(hc, hc, n)``: to stream, from stream.
+        comb: ``(hc, hc, n)``: to stream, from stream; None: the residual stays as it is.
 
     Returns:
         ``(d, hc, n)``.
     """
-    need_plain("dsv4_hc_post", _F32, x, residual, post, comb)
+    need_plain("dsv4_hc_post", _F32, x, residual, post, *([] if comb is None else [comb]))
     d, hc, n, one = residual.ne
-    fits = one == 1 and x.ne == (d, n, 1, 1) and post.ne == (hc, n, 1, 1) and comb.ne == (hc, hc, n, 1)
+    fits = (
+        one == 1 and x.ne == (d, n, 1, 1) and post.ne == (hc, n, 1, 1) and (comb is None or comb.ne == (hc, hc, n, 1))
+    )
     if not fits:
         bad_shapes(
             "dsv4_hc_post",
@@ -129,4 +144,4 @@ def dsv4_hc_post(x: Tensor, residual: Tensor, post: Tensor, comb: Tensor) -> Ten
             comb,
         )
     arena = arena_of(x, residual, post, comb)
-    return make(lib.ggml_dsv4_hc_post(arena.raw(), x.ptr, residual.ptr, post.ptr, comb.ptr), arena, x)
+    return make(lib.ggml_dsv4_hc_post(arena.raw(), x.ptr, residual.ptr, post.ptr, ptr_or_null(comb)), arena, x)

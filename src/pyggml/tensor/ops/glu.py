@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyggml._ffi import lib
+from pyggml.errors import ParameterError
 
 from ..dtype import DType
 from .core import arena_of, bad_shapes, make, need_dtype, need_finite, need_rows, need_same_shape
@@ -22,6 +23,7 @@ __all__ = [
     "reglu",
     "reglu_split",
     "swiglu",
+    "swiglu_clamp",
     "swiglu_oai",
     "swiglu_split",
 ]
@@ -34,6 +36,12 @@ def _need_gate(op: str, tensor: Tensor) -> None:
         need_rows(op, tensor)
     if not lib.ggml_is_contiguous_1(tensor.ptr):
         bad_shapes(op, "rows may be apart, but evenly; call cont() first", tensor)
+
+
+def _need_limit(op: str, limit: float) -> None:
+    need_finite(op, limit=limit)
+    if limit < 0.0:
+        raise ParameterError(f"{op}: limit must be 0 or more, got {limit}")
 
 
 def _split(op: str, function: Any, gate: Tensor, up: Tensor) -> Tensor:
@@ -114,9 +122,21 @@ def geglu_quick_split(gate: Tensor, up: Tensor) -> Tensor:
 def swiglu_oai(gate: Tensor, up: Tensor, *, alpha: float, limit: float) -> Tensor:
     """gpt-oss: ``g sigmoid(alpha g) (1 + u)``, ``g = min(gate, limit)``, ``u = clamp(up, -limit, limit)``; float32."""
     need_dtype("swiglu_oai", gate, (DType.F32,))
-    need_finite("swiglu_oai", alpha=alpha, limit=limit)
+    need_finite("swiglu_oai", alpha=alpha)
+    _need_limit("swiglu_oai", limit)
 
     def build(context: Any, a: Any, b: Any) -> Any:
         return lib.ggml_swiglu_oai(context, a, b, alpha, limit)
 
     return _split("swiglu_oai", build, gate, up)
+
+
+def swiglu_clamp(gate: Tensor, up: Tensor, *, limit: float) -> Tensor:
+    """``silu(min(gate, limit)) * clamp(up, -limit, limit)``; float32."""
+    need_dtype("swiglu_clamp", gate, (DType.F32,))
+    _need_limit("swiglu_clamp", limit)
+
+    def build(context: Any, a: Any, b: Any) -> Any:
+        return lib.ggml_swiglu_clamp(context, a, b, limit)
+
+    return _split("swiglu_clamp", build, gate, up)

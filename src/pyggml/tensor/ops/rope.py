@@ -61,6 +61,8 @@ class RopeParams:
     attn_factor: float = 1.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    offset: int = 0
+    """Elements of a head that stay as they are before the ``n_dims`` that are rotated."""
 
     def __post_init__(self) -> None:
         if self.n_dims <= 0 or self.n_dims % 2:
@@ -68,7 +70,7 @@ class RopeParams:
         if self.mode not in tuple(RopeMode):
             raise ParameterError(f"rope: mode must be one of {[m.value for m in RopeMode]}, got {self.mode}")
         need_int("rope", n_ctx_orig=self.n_ctx_orig)
-        need_int("rope", n_dims=self.n_dims)
+        need_int("rope", n_dims=self.n_dims, offset=self.offset)
         need_finite(
             "rope",
             freq_base=self.freq_base,
@@ -102,8 +104,12 @@ def _check(op: str, a: Tensor, positions: Tensor, params: RopeParams, factors: T
         bad_shapes(op, f"want a (d, n_head, n_tokens) and positions ({per_token} * n_tokens)", a, positions)
     if positions.ptr.nb[0] != 4:
         need_rows(op, positions)
-    if params.n_dims > a.ne[0]:
-        raise ParameterError(f"{op}: n_dims {params.n_dims} exceeds the head size {a.ne[0]} of {a!r}")
+    if params.n_dims + params.offset > a.ne[0]:
+        raise ParameterError(
+            f"{op}: n_dims {params.n_dims} + offset {params.offset} exceeds the head size {a.ne[0]} of {a!r}"
+        )
+    if params.offset and (params.offset % 2 or params.mode == RopeMode.VISION):
+        raise ParameterError(f"{op}: the offset must be even, and 0 for VISION; got {params.offset}")
     if a.ne[0] % 2:
         bad_shapes(op, "the head size must be even", a, positions)
     if a.ptr.nb[0] != a.dtype.type_size:
@@ -130,6 +136,8 @@ def _single(op: str, function: Any, a: Tensor, positions: Tensor, params: RopePa
         int(params.mode),
         *params.numbers(),
     )
+    if params.offset:
+        lib.ggml_rope_set_offset(ptr, params.offset)
     return make(ptr, arena, a)
 
 
@@ -177,6 +185,8 @@ def _multi(
         int(params.mode),
         *params.numbers(),
     )
+    if params.offset:
+        lib.ggml_rope_set_offset(ptr, params.offset)
     return make(ptr, arena, a)
 
 
