@@ -20,6 +20,7 @@ __all__ = ["Sampler"]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
+COLDEST = 1e-30  # anything below would overflow and makes no difference
 FIRST_GUESS = 1024  # candidates looked at first when only top_p cuts
 
 
@@ -89,10 +90,8 @@ class Sampler:
                 raise _nan()
             return best
         ids, values = self._candidates(logits)
-        largest = float(values.max())
-        if not math.isfinite(largest):
-            raise _not_finite()
-        weights = np.exp((values.astype(np.float64) - largest) / self.params.temperature)
+        exact = values.astype(np.float64)
+        weights = np.exp((exact - exact.max()) / max(self.params.temperature, COLDEST))
         cumulative = np.cumsum(weights)
         drawn = self._random.random() * cumulative[-1]
         at = min(int(np.searchsorted(cumulative, drawn, side="right")), ids.size - 1)
@@ -140,6 +139,8 @@ def _log_sum_exp(values: Floats) -> float:
     total = float(lib.pyggml_log_sum_exp(_floats(values), values.size))
     if math.isnan(total):
         raise _nan()
+    if math.isinf(total):
+        raise _not_finite()
     return total
 
 
