@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from pyggml_server.config import Config
+
 __all__ = ["engine_config", "engine_options", "parse_cache_type"]
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
@@ -57,4 +59,5 @@ def engine_config(
         flash_attn=flash_attn,
         type_k=parse_cache_type(cache_type_k),
         type_v=parse_cache_type(cache_type_v),
+        cache_dir=Config.from_environment().models / ".pyggml" / "tokenizers",
     )

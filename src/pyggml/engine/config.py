@@ -1,6 +1,7 @@
 """How an engine is set up."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyggml.errors import ParameterError
 from pyggml.tensor import DType
@@ -21,6 +22,7 @@ class EngineConfig:
         type_k: element type of cached keys.
         type_v: element type of cached values; quantized values need flash attention.
         use_mmap: use weights in place from the mapped file where the device can.
+        cache_dir: folder in which a vocabulary's merges are kept between runs; None: computed at each start.
         repack: rearrange weights for faster kernels where the CPU has them (takes a copy of those weights).
     """
 
@@ -33,6 +35,7 @@ class EngineConfig:
     type_v: DType = DType.F16
     use_mmap: bool = True
     repack: bool = True
+    cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.n_ctx < 0:

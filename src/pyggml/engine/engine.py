@@ -128,7 +128,7 @@ class Engine:
         """The model's tokenizer, built at first use."""
         if self._tokenizer is None:
             self._need_open()
-            self._tokenizer = Tokenizer.from_metadata(self.file.metadata)
+            self._tokenizer = Tokenizer.from_metadata(self.file.metadata, cache_dir=self.config.cache_dir)
         return self._tokenizer
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
