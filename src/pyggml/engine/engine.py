@@ -176,7 +176,7 @@ class Engine:
         """
         self._need_generation()
         ids = self._ids(prompt)
-        if outputs == "last":
+        if isinstance(outputs, str) and outputs == "last":
             row, _ = self.advance(ids)
             return row.copy()
         if isinstance(outputs, str) and outputs != "all":
