@@ -3,16 +3,21 @@
 Mesa's device is of type CPU, which ggml takes only when ``GGML_VK_VISIBLE_DEVICES=0`` names it.
 """
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from parity.goldens import load_goldens
 from pyggml.engine import Engine, EngineConfig
 from pyggml.errors import BackendError
 from pyggml.tensor import DType, Session, find_device
 
 pytestmark = pytest.mark.vulkan
+Floats = npt.NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +45,16 @@ def test_matmul_and_softmax(vulkan: str, dtype: DType) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize("flash_attn", [True, False])
-def test_a_model_gives_the_same_logits(vulkan: str, smollm2_path: Path, flash_attn: bool) -> None:
-    logits = {}
-    for device in (vulkan, "CPU"):
-        with Engine(smollm2_path, EngineConfig(device=device, n_ctx=256, flash_attn=flash_attn)) as engine:
-            logits[device] = np.asarray(engine.logits("The capital of France is", outputs="all")).copy()
-    a, b = logits[vulkan], logits["CPU"]
-    cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-    assert cosine.min() > 0.999, cosine
-    assert (a.argmax(-1) == b.argmax(-1)).mean() > 0.7, "near ties may fall otherwise, most tokens must not"
+def test_a_model_is_nearer_to_float32_than_on_the_cpu(vulkan: str, smollm2_path: Path, flash_attn: bool) -> None:
+    """Nearer, in fact: the CPU rounds activations to 8 bits, Vulkan does not (0.005 against 0.27 here)."""
+    case = load_goldens("smollm2").case("factual")
+    n_ctx = 32 * math.ceil(len(case.prompt_ids) / 32)
+    with Engine(smollm2_path, EngineConfig(device=vulkan, n_ctx=n_ctx, flash_attn=flash_attn)) as engine:
+        positions = [p for p in case.positions if p < len(case.prompt_ids)]
+        rows = engine.logits(case.prompt_ids.tolist(), outputs=positions)[:, case.sample_ids]
+
+    def distance(ours: Mapping[int, Floats]) -> float:
+        return float(np.mean([np.abs(ours[p] - case.exact_logits[p]).mean() for p in positions]))
+
+    recorded = distance(case.logits[flash_attn])
+    assert distance(dict(zip(positions, rows, strict=True))) < 0.2 * recorded
