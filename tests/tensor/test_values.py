@@ -163,6 +163,8 @@ def test_reductions(s: Session, rng: np.random.Generator) -> None:
     i = rng.integers(0, 3, (4, 5), np.int32)
     j = rng.integers(0, 3, (4, 5), np.int32)
     assert ops.count_equal(s.tensor(i), s.tensor(j)).item() == (i == j).sum()
+    i, j = rng.integers(0, 3, (2, 2, 3, 4, 5), np.int32)
+    assert ops.count_equal(s.tensor(i), s.tensor(j)).item() == (i == j).sum()
 
 
 def test_norms(s: Session, rng: np.random.Generator) -> None:

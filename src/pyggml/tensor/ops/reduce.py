@@ -22,6 +22,8 @@ from .core import (
     need_same_shape,
 )
 
+from .shape import reshape
+
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
@@ -126,5 +128,7 @@ def count_equal(a: Tensor, b: Tensor) -> Tensor:
         need_rows("count_equal", tensor)
         need_contiguous("count_equal", tensor)
     need_same_shape("count_equal", a, b)
+    if a.ne[2:] != (1, 1):  # ggml's kernel finds the rows of matrices only
+        a, b = reshape(a, a.n_elements), reshape(b, b.n_elements)
     arena = arena_of(a, b)
     return make(lib.ggml_count_equal(arena.raw(), a.ptr, b.ptr), arena, a)
