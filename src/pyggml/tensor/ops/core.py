@@ -28,6 +28,7 @@ __all__ = [
     "make",
     "need_contiguous",
     "need_dtype",
+    "need_even_rows",
     "need_finite",
     "need_int",
     "need_mode",
@@ -123,6 +124,15 @@ def need_packed(op: str, tensor: Tensor) -> None:
     row = n[0] // tensor.dtype.block_size * size
     if tensor.nb != (size, row, row * n[1], row * n[1] * n[2]):
         raise ShapeError(f"{op}: {tensor!r} must be contiguous (strides {tensor.nb}); call cont() first")
+
+
+def need_even_rows(op: str, tensor: Tensor) -> None:
+    """Contiguous rows, each as far from the next as the others: kernels that count rows through rely on it."""
+    n, (first, row, plane, volume) = tensor.ne, tensor.nb
+    if first != tensor.dtype.type_size or plane != row * n[1] or volume != plane * n[2]:
+        raise ShapeError(
+            f"{op}: the rows of {tensor!r} must be contiguous and evenly apart (strides {tensor.nb}); call cont() first"
+        )
 
 
 def need_plain(op: str, dtypes: Collection[DType], *tensors: Tensor) -> None:

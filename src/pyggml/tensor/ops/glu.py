@@ -8,7 +8,7 @@ from pyggml._ffi import lib
 from pyggml.errors import ParameterError
 
 from ..dtype import DType
-from .core import arena_of, bad_shapes, make, need_dtype, need_finite, need_rows, need_same_shape
+from .core import arena_of, bad_shapes, make, need_dtype, need_even_rows, need_finite, need_same_shape
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
@@ -31,13 +31,6 @@ __all__ = [
 _HALF = frozenset((DType.F32, DType.F16))
 
 
-def _need_gate(op: str, tensor: Tensor) -> None:
-    if tensor.ptr.nb[0] != tensor.dtype.type_size:
-        need_rows(op, tensor)
-    if not lib.ggml_is_contiguous_1(tensor.ptr):
-        bad_shapes(op, "rows may be apart, but evenly; call cont() first", tensor)
-
-
 def _need_limit(op: str, limit: float) -> None:
     need_finite(op, limit=limit)
     if limit < 0.0:
@@ -49,15 +42,15 @@ def _split(op: str, function: Any, gate: Tensor, up: Tensor) -> Tensor:
         need_dtype(op, gate, _HALF)
         need_dtype(op, up, (gate.dtype,))
     need_same_shape(op, gate, up)
-    _need_gate(op, gate)
-    _need_gate(op, up)
+    need_even_rows(op, gate)
+    need_even_rows(op, up)
     arena = arena_of(gate, up)
     return make(function(arena.raw(), gate.ptr, up.ptr), arena, gate)
 
 
 def _joined(op: str, function: Any, a: Tensor) -> Tensor:
     need_dtype(op, a, _HALF)
-    _need_gate(op, a)
+    need_even_rows(op, a)
     if a.ne[0] % 2:
         bad_shapes(op, "the first dimension must be even: gate and value side by side", a)
     arena = arena_of(a)

@@ -63,7 +63,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if a.ne[0] != b.ne[1]:
         bad_shapes("matmul", "inner dimensions differ (numpy: a's last, b's last but one)", a, b)
     right = transpose(cast(b, dtype=DType.F32) if b.dtype.is_quantized else b)
-    if right.ptr.nb[0] != right.dtype.type_size or lib.ggml_is_transposed(right.ptr):
+    size = right.dtype.type_size
+    if right.nb[0] != size or right.nb[1] < right.ne[0] * size:
         right = cont(right)
     if a.ptr.nb[0] != a.dtype.type_size:
         a = cont(a)

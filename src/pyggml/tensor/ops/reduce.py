@@ -16,12 +16,12 @@ from .core import (
     make,
     need_contiguous,
     need_dtype,
+    need_even_rows,
     need_int,
     need_mode,
     need_rows,
     need_same_shape,
 )
-
 from .shape import reshape
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def cumsum(a: Tensor) -> Tensor:
 
 def _need_sortable(op: str, a: Tensor) -> None:
     need_dtype(op, a, _F32)
-    need_rows(op, a)
+    need_even_rows(op, a)
     if not 0 < a.ne[0] <= INT_MAX:
         bad_shapes(op, "rows must have 1 to 2^31 - 1 elements", a)
 
