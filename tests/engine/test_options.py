@@ -1,5 +1,7 @@
 """Ways to load and to compute that must not change the answer, options that are refused, the life of an engine."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from helpers.tiny import TinyConfig, TinyModel, build, prompt
 from pyggml.engine import Engine, EngineConfig
 from pyggml.errors import BackendError, ClosedError, ComputeError, ContextFullError, ModelError, ParameterError
-from pyggml.gguf import GGMLType
+from pyggml.gguf import GGMLType, GGUFFile, GGUFWriter, ValueType
 from pyggml.tensor import DType
 
 IDS = prompt(30)
@@ -20,7 +22,7 @@ def answer(model: TinyModel, **options: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("weights", [GGMLType.F32, GGMLType.Q4_0, GGMLType.Q8_0], ids=lambda t: t.name)
-def test_mapped_and_copied_weights_are_the_same(folder, weights: GGMLType) -> None:
+def test_mapped_and_copied_weights_are_the_same(folder: Path, weights: GGMLType) -> None:
     model = build(folder / f"{weights.name}.gguf", TinyConfig(weights=weights, tied=False))
     mapped = answer(model, repack=False)
     np.testing.assert_array_equal(answer(model, use_mmap=False, repack=False), mapped)
@@ -71,7 +73,7 @@ def test_cache_types(llama: TinyModel) -> None:
     assert found[DType.Q8_0] < error(DType.IQ4_NL) < 0.4
 
 
-def test_options_that_do_not_go_together(folder, llama: TinyModel) -> None:
+def test_options_that_do_not_go_together(folder: Path, llama: TinyModel) -> None:
     with pytest.raises(ParameterError, match="V cache needs flash attention"):
         answer(llama, type_v=DType.Q8_0, flash_attn=False)
     odd = build(folder / "d16.gguf", TinyConfig(d_head=16))
@@ -191,3 +193,22 @@ def test_embedding_limits(bert: TinyModel, engine: Engine) -> None:
         short.embed([prompt(9)])
     with pytest.raises(ModelError, match="llama does not embed"):
         engine.embed(["hello"])
+
+
+@pytest.mark.parametrize("use_mmap", [True, False])
+def test_a_split_model(tmp_path: Path, llama: TinyModel, use_mmap: bool) -> None:
+    with GGUFFile(llama.path) as file:
+        names = list(file.tensors)
+        for no, part in enumerate((names[:7], names[7:8], names[8:])):
+            writer = GGUFWriter(tmp_path / f"tiny-{no + 1:05}-of-00003.gguf")
+            writer.add("split.no", no, type=ValueType.UINT16)
+            writer.add("split.count", 3, type=ValueType.UINT16)
+            writer.add("split.tensors.count", len(names), type=ValueType.INT32)
+            for key, value in file.metadata.items() if no == 0 else ():
+                writer.add(key, value, type=file.types[key].type, item=file.types[key].item)
+            for name in part:
+                info = file.tensors[name]
+                writer.add_tensor(name, bytes(file.data(name)), type=info.type, shape=info.shape)
+            writer.write()
+    split = replace(llama, path=tmp_path / "tiny-00001-of-00003.gguf")
+    np.testing.assert_array_equal(answer(split, use_mmap=use_mmap), answer(llama, use_mmap=use_mmap))
