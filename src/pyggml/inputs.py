@@ -10,7 +10,7 @@ __all__ = ["HostInput"]
 
 
 class HostInput:
-    """A graph input written from a numpy array; in place where the tensor lies in host memory."""
+    """A graph input, and the numpy array in host memory that it is copied from."""
 
     def __init__(self, tensor: Tensor, dtype: npt.DTypeLike) -> None:
         self.tensor = tensor
