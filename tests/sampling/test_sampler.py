@@ -123,6 +123,11 @@ def test_candidates_by_hand(options: dict[str, Any], want: set[int]) -> None:
     assert set(draw(SMALL, options | {"temperature": 50.0}, 400)) == want
 
 
+def test_a_nucleus_of_exactly_top_p_is_enough() -> None:
+    assert set(draw(np.zeros(2, np.float32), {"top_k": 0, "top_p": 0.5}, 100)) == {0}
+    assert set(draw(np.zeros(2, np.float32), {"top_k": 0, "top_p": 0.51}, 100)) == {0, 1}
+
+
 @pytest.mark.parametrize("options", [{}, {"top_k": 0}, {"top_k": 0, "min_p": 0.1}, {"top_k": 0, "top_p": 1.0}], ids=str)
 def test_seeds(options: dict[str, Any]) -> None:
     logits = np.random.default_rng(0).normal(size=500).astype(np.float32)
