@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.parser import BytesParser
 from pathlib import Path, PurePosixPath
-from typing import IO, Final, Self
+from typing import IO, Final
 
+from pyggml.closing import Closing
 from pyggml_server.errors import TransferError
 
 __all__ = ["Archive", "DamagedArchiveError"]
@@ -25,7 +26,7 @@ class DamagedArchiveError(TransferError):
     """The archive itself is broken: another download may help, this file will not."""
 
 
-class Archive:
+class Archive(Closing):
     """An open wheel, zip or tar archive.
 
     Args:
@@ -144,12 +145,6 @@ class Archive:
         for archive in (self._zip, self._tar):
             if archive is not None:
                 archive.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _open_tar(self, member: str) -> IO[bytes]:
         stream = self._tar.extractfile(member) if self._tar else None

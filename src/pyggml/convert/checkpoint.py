@@ -3,10 +3,11 @@
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
+from pyggml.closing import Closing
 from pyggml.convert.safetensors import SafetensorsFile, SourceTensor
 from pyggml.errors import MissingTensorError, ModelError
 
@@ -15,7 +16,7 @@ __all__ = ["Checkpoint"]
 _MAX_JSON: Final = 256 << 20
 
 
-class Checkpoint:
+class Checkpoint(Closing):
     """An open model folder; a context manager. Weights may lie in several ``*.safetensors`` files.
 
     Raises:
@@ -106,12 +107,6 @@ class Checkpoint:
     def close(self) -> None:
         """Close the weights."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _weight_paths(self) -> list[Path]:
         # the index decides where there is one: other weights may lie beside it

@@ -12,10 +12,11 @@ from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Self, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 
+from pyggml.closing import Closing
 from pyggml.errors import ClosedError, ModelError
 
 __all__ = ["SafetensorsFile", "SourceTensor"]
@@ -59,7 +60,7 @@ class SourceTensor:
     n_bytes: int
 
 
-class SafetensorsFile:
+class SafetensorsFile(Closing):
     """An open safetensors file; a context manager.
 
     Raises:
@@ -102,12 +103,6 @@ class SafetensorsFile:
     def close(self) -> None:
         """Unmap the file; arrays given out are copies and stay valid."""
         self._map.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _read_header(buf: mmap, size: int, path: Path) -> dict[str, SourceTensor]:

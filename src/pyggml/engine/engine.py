@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from operator import index
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pyggml.batch import Batch
+from pyggml.closing import Closing
 from pyggml.errors import ClosedError, ContextFullError, DTypeError, ModelError, ParameterError, ShapeError
 from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.models import Pooling, create_model
@@ -37,7 +36,7 @@ FIRST = np.zeros(1, np.int64)
 _MISFITS = (DTypeError, ParameterError, ShapeError)
 
 
-class Engine:
+class Engine(Closing):
     """A model file opened on a device. One thread at a time may use it.
 
     Use it as a context manager, or call :meth:`close`.
@@ -329,11 +328,3 @@ class Engine:
         """Free graphs, cache, weights and threads, in this order; a second call does nothing."""
         self._closed = True
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -10,9 +10,7 @@ from pyggml.gguf.types import ValueType
 
 __all__ = ["encode_string", "encode_value"]
 
-_BY_DTYPE: Final = {
-    np.dtype(t.numpy_dtype).newbyteorder("="): t for t in ValueType if t.numpy_dtype is not None
-}
+_BY_DTYPE: Final = {np.dtype(t.numpy_dtype).newbyteorder("="): t for t in ValueType if t.numpy_dtype is not None}
 _RANGES: Final = {
     t: (np.iinfo(t.numpy_dtype).min, np.iinfo(t.numpy_dtype).max)
     for t in ValueType

@@ -225,9 +225,7 @@ def _read_strings(cur: _Cursor, n: int, field: str) -> list[str]:
         (length,) = unpack(buf, pos)
         pos = start + length
         if pos > size or length > MAX_STRING:
-            raise cur.fail(
-                f"{field}[{index}]", f"a string of {length} bytes ends beyond the file (truncated?)"
-            )
+            raise cur.fail(f"{field}[{index}]", f"a string of {length} bytes ends beyond the file (truncated?)")
         append(str(buf[start:pos], "utf-8", "surrogateescape"))
     cur.pos = pos
     return strings
@@ -288,18 +286,14 @@ def _checked_size(cur: _Cursor, field: str, shape: tuple[int, ...], kind: GGMLTy
     return kind.n_bytes(n_elements)
 
 
-def _place_tensors(
-    cur: _Cursor, entries: list[_Entry], *, data_offset: int, alignment: int
-) -> dict[str, TensorInfo]:
+def _place_tensors(cur: _Cursor, entries: list[_Entry], *, data_offset: int, alignment: int) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for entry in entries:
         field = f"tensor {entry.name!r}"
         if entry.name in tensors:
             raise cur.fail(field, "stands twice in the tensor table")
         if entry.offset % alignment:
-            raise cur.fail(
-                f"{field}: offset", f"{entry.offset} is not a multiple of the alignment {alignment}"
-            )
+            raise cur.fail(f"{field}: offset", f"{entry.offset} is not a multiple of the alignment {alignment}")
         start = data_offset + entry.offset
         if start + entry.n_bytes > cur.size:
             raise cur.fail(

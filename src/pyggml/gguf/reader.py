@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Final, Self
 
+from pyggml.closing import Closing
 from pyggml.errors import ClosedError, GGUFError
 from pyggml.gguf.parse import Header, parse_header
 from pyggml.gguf.types import FieldType, TensorInfo
@@ -17,7 +18,7 @@ _SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})
 MAX_PARTS: Final = 4096
 
 
-class GGUFFile:
+class GGUFFile(Closing):
     """A GGUF model file, mapped into memory and checked; versions 2 and 3, little-endian.
 
     Opening reads the header only (a vocabulary of 262,144 tokens takes about 0.2 s). Every offset, size and
@@ -113,14 +114,6 @@ class GGUFFile:
                 continue  # a view is still held; the mapping goes with it
         self._maps = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         state = " closed" if self.closed else ""
         return f"<GGUFFile {str(self.path)!r} version {self.version}, {len(self.tensors)} tensors{state}>"
@@ -165,9 +158,7 @@ def _add_part(tensors: dict[str, TensorInfo], header: Header, path: Path, index:
     for info in header.tensors.values():
         if info.name in tensors:
             raise GGUFError(f"{path}: tensor {info.name!r}: stands in more than one part of the split model")
-        tensors[info.name] = TensorInfo(
-            info.name, info.shape, info.type, info.offset, info.n_bytes, part=index
-        )
+        tensors[info.name] = TensorInfo(info.name, info.shape, info.type, info.offset, info.n_bytes, part=index)
 
 
 def _check_split_total(path: Path, header: Header, n_tensors: int) -> None:

@@ -74,9 +74,7 @@ class GGUFWriter:
         if alignment != DEFAULT_ALIGNMENT:
             self.add("general.alignment", alignment, type=ValueType.UINT32)
 
-    def add(
-        self, key: str, value: Any, *, type: ValueType | None = None, item: ValueType | None = None
-    ) -> None:
+    def add(self, key: str, value: Any, *, type: ValueType | None = None, item: ValueType | None = None) -> None:
         """Add a metadata value.
 
         Args:
@@ -128,9 +126,7 @@ class GGUFWriter:
             type = _NUMPY_TYPES.get(data.dtype.name)
             shape = shape or (data.shape[::-1] or (1,))
         if type is None or shape is None:
-            raise GGUFError(
-                f"{field}: type and shape must be given (only common numpy arrays bring their own)"
-            )
+            raise GGUFError(f"{field}: type and shape must be given (only common numpy arrays bring their own)")
         if not 1 <= len(shape) <= MAX_DIMS or min(shape) < 0 or shape[0] % type.block_size:
             raise GGUFError(f"{field}: {type.name} cannot have the shape {shape} (ggml order)")
         self._tensors[name] = _Tensor(name, tuple(shape), type, type.n_bytes(prod(shape)), data)

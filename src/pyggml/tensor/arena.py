@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pyggml._ffi import CustomCallback, ffi, lib, load, not_null
+from pyggml.closing import Closing
 from pyggml.errors import ClosedError, ShapeError
 
 from .buffer import Buffer
@@ -23,7 +23,7 @@ TENSORS = 2048  # per ggml context
 PER_OPERATION = 16  # the most that one operation makes (conv_3d makes 9)
 
 
-class Arena:
+class Arena(Closing):
     """Metadata of tensors (``ggml_context`` with ``no_alloc``), growing in chunks: nobody guesses a size.
 
     A *static* arena holds weights and caches; an operation never puts its result there, but into :attr:`results` of
@@ -159,14 +159,6 @@ class Arena:
             lib.ggml_free(context)
         self.buffers, self._contexts, self._left = [], [], 0
         self._uses.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _needs_memory(context: Any) -> bool:

@@ -1,10 +1,10 @@
 """Device memory with an owner."""
 
 import weakref
-from types import TracebackType
 from typing import Any, Self
 
 from pyggml._ffi import ffi, lib, not_null
+from pyggml.closing import Closing
 from pyggml.errors import BackendError, ClosedError
 
 from .device import Device
@@ -20,7 +20,7 @@ class BufferUsage:
     COMPUTE = 2
 
 
-class Buffer:
+class Buffer(Closing):
     """A ``ggml_backend_buffer_t``. ``keep`` holds Python objects whose memory the buffer borrows."""
 
     def __init__(self, ptr: Any, *, keep: object = None) -> None:
@@ -135,14 +135,6 @@ class Buffer:
             lib.ggml_backend_buffer_free(self._ptr)
         self._ptr = ffi.NULL
         self._keep = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Share:

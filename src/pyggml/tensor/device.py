@@ -5,10 +5,10 @@ import weakref
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pyggml._ffi import ffi, lib, load, not_null, proc_address
+from pyggml.closing import Closing
 from pyggml.errors import BackendError, ClosedError, ParameterError
 
 __all__ = ["Backend", "Device", "DeviceType", "devices", "find_device", "physical_cores"]
@@ -133,7 +133,7 @@ def physical_cores() -> int:
     return max(1, len(cores))
 
 
-class Backend:
+class Backend(Closing):
     """A stream of work on one device (``ggml_backend_t``), with its thread pool when the device is the CPU.
 
     Closing it closes the executors that use it first; buffers of the device live on. Use as a context manager.
@@ -192,11 +192,3 @@ class Backend:
             if self._pool != ffi.NULL:
                 lib.pyggml_cpu.ggml_threadpool_free(self._pool)
                 self._pool = ffi.NULL
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

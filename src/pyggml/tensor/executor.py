@@ -2,10 +2,10 @@
 
 import weakref
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pyggml._ffi import check_status, ffi, lib, not_null
+from pyggml.closing import Closing
 from pyggml.errors import BackendError, ClosedError, OutOfMemoryError, ParameterError
 
 from .buffer import Buffer
@@ -19,7 +19,7 @@ __all__ = ["Executor"]
 MAX_BACKENDS = 16  # GGML_SCHED_MAX_BACKENDS, which no header exports
 
 
-class Executor:
+class Executor(Closing):
     """Runs graphs on one or several back ends (``ggml_gallocr`` or ``ggml_backend_sched``).
 
     With a single back end, several graphs may be allocated at once: they share one buffer, so an allocation lasts until
@@ -243,11 +243,3 @@ class Executor:
         if self._sched != ffi.NULL:
             lib.ggml_backend_sched_free(self._sched)
         self._gallocr = self._sched = self._current = ffi.NULL
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

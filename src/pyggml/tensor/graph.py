@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy.typing as npt
 
 from pyggml._ffi import ffi, lib, not_null
+from pyggml.closing import Closing
 from pyggml.errors import BackendError, ClosedError, OutOfMemoryError
 
 from .arena import Arena
@@ -20,7 +20,7 @@ __all__ = ["Graph"]
 STEP = 4096  # ggml visits operands recursively: deeper expressions are handed over in pieces
 
 
-class Graph:
+class Graph(Closing):
     """Nodes to compute, and the arena they live in.
 
     Make inputs with :meth:`input`, build nodes from them, name the results with :meth:`output`; an
@@ -168,14 +168,6 @@ class Graph:
             self._ptr = self._tracker = ffi.NULL
             if self._owns_arena:
                 self.arena.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _new_graph(size: int) -> tuple[Any, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pyggml._ffi import ffi, lib
+from pyggml.closing import Closing
 from pyggml.errors import BackendError, ClosedError, ShapeError
 
 from .arena import Arena
@@ -25,7 +25,7 @@ __all__ = ["Session"]
 VIEW_OPS = frozenset(("NONE", "VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"))
 
 
-class Session:
+class Session(Closing):
     """Tensors with data, and expressions of them that are computed when their value is asked for.
 
     .. code-block:: python
@@ -196,14 +196,6 @@ class Session:
             self._data.close()
             for backend in self.backends:
                 backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _writes_in_place(node: Tensor) -> bool:
