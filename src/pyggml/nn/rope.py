@@ -17,15 +17,14 @@ def rope_params(
 ) -> RopeParams:
     """What the keys ``<arch>.rope.*`` say.
 
-    ``rope.scaling.type`` is ``none``, ``linear`` (Chen et al. 2023), ``yarn`` (Peng et al. 2023) or ``longrope``, whose
-    factors are tensors.
+    ``rope.scaling.type`` is ``none``, ``linear`` (Chen et al. 2023) or ``yarn`` (Peng et al. 2023).
 
     Raises:
-        ModelError: another scaling type.
+        ModelError: another scaling type (``longrope`` has two sets of factors, which no model here uses yet).
     """
     kind = meta.get_str("rope.scaling.type", default="linear")  # without a factor it changes nothing
-    if kind not in ("none", "linear", "yarn", "longrope"):
-        raise ModelError(f"{meta.path}: rope.scaling.type {kind!r} is none of none, linear, yarn, longrope")
+    if kind not in ("none", "linear", "yarn"):
+        raise ModelError(f"{meta.path}: rope.scaling.type {kind!r} is not supported; supported: none, linear, yarn")
     factor = meta.get_float("rope.scaling.factor", default=meta.get_float("rope.scale_linear", default=0.0))
     n_ctx_train = meta.get_int("context_length", default=0)
     return RopeParams(
@@ -33,7 +32,7 @@ def rope_params(
         mode=mode,
         n_ctx_orig=meta.get_int("rope.scaling.original_context_length", default=n_ctx_train),
         freq_base=meta.get_float(freq_base_key, default=freq_base),
-        freq_scale=1.0 / factor if factor > 0.0 and kind in ("linear", "yarn") else 1.0,
+        freq_scale=1.0 / factor if factor > 0.0 and kind != "none" else 1.0,
         ext_factor=1.0 if kind == "yarn" else 0.0,
         attn_factor=meta.get_float("rope.scaling.attn_factor", default=1.0),
         beta_fast=meta.get_float("rope.scaling.yarn_beta_fast", default=32.0),
