@@ -60,9 +60,7 @@ def test_the_other_numbers(tmp_path: Path) -> None:
 
 def test_an_unknown_scaling(tmp_path: Path) -> None:
     for kind in ("cubic", "longrope"):
-        with pytest.raises(
-            ModelError, match=rf"scaling\.type '{kind}' is not supported; supported: none, linear"
-        ):
+        with pytest.raises(ModelError, match=rf"scaling\.type '{kind}' is not supported; supported: none, linear"):
             params(tmp_path, scaling__type=kind)
     with pytest.raises(ParameterError, match="n_dims must be even"):
         params(tmp_path, dimension_count=33)

@@ -157,7 +157,14 @@ class Terminal:
     def __init__(self, *args: object) -> None:
         self.master, slave = pty.openpty()
         command = [sys.executable, "-m", "pyggml_server.cli.main", *(str(arg) for arg in args)]
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, close_fds=True)
+        # A test run started in the background ignores interrupts, and its children would inherit that.
+        self.process = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
         os.close(slave)
         self.seen = ""
 
