@@ -19,6 +19,20 @@ def test_tree_appears_with_only_what_a_build_needs(checkout: Checkout) -> None:
     assert held == [".pyggml-stamp", "CMakeLists.txt", "include/ggml.h", "src/ggml.c"]
 
 
+def test_ggml_inside_another_project(checkout: Checkout) -> None:
+    """The pin says where ggml stands; the licence is the project's."""
+    files = {name.replace("ggml/", "vendor/llama/ggml/"): text for name, text in FILES.items()}
+    digest = make_sdist(checkout.index, {**files, "LICENSE": "not this one\n", "vendor/llama/LICENSE": "MIT\n"})
+    checkout.pin(digest)
+    pin = checkout.root / "vendor/ggml/requirements.txt"
+    pin.write_text(f"# tree: vendor/llama/ggml\n{pin.read_text()}")
+    run = checkout.fetch()
+    assert run.returncode == 0, run.stderr
+    held = sorted(str(path.relative_to(checkout.tree)) for path in checkout.tree.rglob("*") if path.is_file())
+    assert held == [".pyggml-stamp", "CMakeLists.txt", "LICENSE", "include/ggml.h", "src/ggml.c"]
+    assert (checkout.tree / "LICENSE").read_text() == "MIT\n"
+
+
 def test_unpacked_files_are_newer_than_the_archive_says(checkout: Checkout) -> None:
     """The archive's constant time would make ninja believe that a moved pin changed nothing."""
     assert checkout.fetch().returncode == 0

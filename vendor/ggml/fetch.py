@@ -119,6 +119,8 @@ def unpack(sdist: Path, inside: tuple[str, ...], into: Path) -> None:
     with tarfile.open(sdist) as archive:
         for member in archive:
             parts = PurePosixPath(member.name).parts
+            if len(inside) > 1 and parts[1:] == (*inside[:-1], "LICENSE"):
+                parts = (parts[0], *inside, "LICENSE")  # the project around it has one licence for all its folders
             if parts[1:depth] != inside or len(parts) <= depth or parts[depth] not in WANTED or ".." in parts:
                 continue
             # Only plain files, and with the time of now: the archive's constant time would hide a moved pin from ninja.
