@@ -118,7 +118,7 @@ def test_sdist_holds_the_patched_tree_and_no_litter(sdist_file: Path) -> None:
         held = {name.partition("/")[2] for name in archive.getnames()}
     ggml = "vendor/ggml/src"
     assert {f"{ggml}/.pyggml-stamp", f"{ggml}/LICENSE", f"{ggml}/src/ggml.c", f"{ggml}/CMakeLists.txt"} <= held
-    assert f"{ggml}/src/ggml-metal/ggml-metal.metal" in held
+    assert f"{ggml}/src/ggml-metal/kernels/fa_f16.metal" in held
     assert {"LICENSE", "NOTICE", "README.md", "CMakeLists.txt", "patches/README.md", "vendor/ggml/fetch.py"} <= held
     litter = [name for name in held if name.startswith(("vendor/ggml/download", ".ci", "build/", ".venv", "dist/"))]
     assert litter == []
