@@ -9,7 +9,19 @@ from pyggml.engine import Engine, EngineConfig
 
 from .goldens import Case, Report, explain, load_embeddings, load_goldens
 
-CASES = [(model, case.name) for model in ("smollm2", "gemma3-270m") for case in load_goldens(model).cases]
+ALWAYS = ("factual", "long-prose")  # without flash attention; the other prompts add minutes
+CASES = [
+    pytest.param(
+        model,
+        case.name,
+        flash,
+        marks=[] if flash or case.name in ALWAYS else [pytest.mark.slow],
+        id=f"{model}-{case.name}-{'flash' if flash else 'plain'}",
+    )
+    for model in ("smollm2", "gemma3-270m")
+    for flash in (True, False)
+    for case in load_goldens(model).cases
+]
 
 
 def greedy(engine: Engine, ids: list[int], n: int) -> list[int]:
@@ -52,8 +64,7 @@ def engines(request: pytest.FixtureRequest, smollm2_path: Path, gemma3_path: Pat
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("flash", [True, False], ids=["flash", "plain"])
-@pytest.mark.parametrize(("model", "name"), CASES)
+@pytest.mark.parametrize(("model", "name", "flash"), CASES)
 def test_tokens_and_logits_are_llama_cpps(engines, model: str, name: str, flash: bool) -> None:
     engine = engines(model, flash)
     report = run_case(engine, load_goldens(model).case(name), flash=flash)
