@@ -1,6 +1,5 @@
 """One model, ready to compute: loading, logits, embeddings, generation."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,28 +11,25 @@ import numpy.typing as npt
 
 from pyggml.batch import Batch
 from pyggml.closing import Closing
-from pyggml.errors import ClosedError, ContextFullError, DTypeError, ModelError, ParameterError, ShapeError
+from pyggml.errors import ClosedError, ContextFullError, ModelError, ParameterError
 from pyggml.gguf import GGUFFile, ModelMetadata
-from pyggml.models import Pooling, create_model
+from pyggml.kvcache import Cache
+from pyggml.models import Model, Pooling
 from pyggml.sampling import SamplingParams
-from pyggml.tensor import Backend, Executor, find_device
+from pyggml.tensor import Backend, Executor
 from pyggml.tokenizer import Tokenizer
 from pyggml.weights import Weights
 
-from .caches import create_cache, flash_attn_works
 from .config import EngineConfig
 from .decoder import Decoder, DecoderStats
 from .generation import Generation
+from .loaded import LoadedModel
 from .pooling import pool
 
 __all__ = ["Engine"]
 
-log = logging.getLogger("pyggml.engine")
-
 Floats = npt.NDArray[np.float32]
 FIRST = np.zeros(1, np.int64)
-# What the tensor room says when metadata and weights of a file make no graph.
-_MISFITS = (DTypeError, ParameterError, ShapeError)
 
 
 class Engine(Closing):
@@ -71,54 +67,60 @@ class Engine(Closing):
         self.load_seconds = time.perf_counter() - began
 
     def _open(self, path: Path, progress: Callable[[float], None] | None) -> None:
-        config, stack = self.config, self._stack
-        self.file = stack.enter_context(GGUFFile(path))
-        self.metadata = ModelMetadata(self.file)
-        device = find_device(config.device)
-        self.backends = [stack.enter_context(Backend(device, n_threads=config.n_threads))]
-        if not device.is_cpu:
-            self.backends.append(stack.enter_context(Backend(find_device("CPU"), n_threads=config.n_threads)))
-        devices = [backend.device for backend in self.backends]
-        self.weights = Weights(self.file, devices, use_mmap=config.use_mmap, repack=config.repack)
-        stack.callback(self.weights.close)
-        try:
-            self.model = create_model(self.metadata, self.weights.scope())
-        except _MISFITS as error:
-            raise ModelError(f"{path}: {error}") from error
-        self.weights.load(progress=progress)
-        shape = self.model.shape
-        self.n_ctx = config.n_ctx or shape.n_ctx_train
-        self.flash_attn = self._choose_flash_attn()
-        self.cache = create_cache(shape, config, device, n_ctx=self.n_ctx, flash_attn=self.flash_attn)
-        stack.callback(self.cache.close)
-        executor = stack.enter_context(Executor(self.backends))
-        self._decoder = Decoder(self.model, self.cache, executor)
-        stack.callback(self._decoder.close)
-        self.executor = executor
-        try:
-            self._decoder.reserve(min(config.n_batch, self.n_ctx))
-        except _MISFITS as error:
-            raise ModelError(f"{path}: {error}") from error
+        self._loaded = self._stack.enter_context(LoadedModel(path, self.config, progress=progress))
         self._tokenizer: Tokenizer | None = None
         self._history: list[int] = []
-        self._report_unused()
 
-    def _report_unused(self) -> None:
-        if unused := self.weights.unused():
-            shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
-            log.warning("%s: %d tensors are not used and may be missed: %s", self.file.path, len(unused), shown)
+    # -- what was loaded ----------------------------------------------------------------------------------------
 
-    def _choose_flash_attn(self) -> bool:
-        c, device = self.config, self.backends[0].device
-        works = flash_attn_works(list(self.model.shape.layers), device, type_k=c.type_k, type_v=c.type_v)
-        if c.flash_attn and not works:
-            raise ParameterError(
-                f"device {device.name} has no flash attention for this model with {c.type_k.name}/{c.type_v.name} "
-                "caches; leave flash_attn to the engine, or use F16"
-            )
-        if c.flash_attn is None and not works:
-            log.warning("flash attention is off: device %s does not support it for this model", device.name)
-        return works if c.flash_attn is None else c.flash_attn
+    @property
+    def file(self) -> GGUFFile:
+        """The model's file."""
+        return self._loaded.file
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The file's metadata, by the architecture's names."""
+        return self._loaded.metadata
+
+    @property
+    def model(self) -> Model:
+        """The architecture with its weights."""
+        return self._loaded.model
+
+    @property
+    def weights(self) -> Weights:
+        """Where the tensors live."""
+        return self._loaded.weights
+
+    @property
+    def cache(self) -> Cache:
+        """Keys and values."""
+        return self._loaded.cache
+
+    @property
+    def executor(self) -> Executor:
+        """What computes."""
+        return self._loaded.executor
+
+    @property
+    def backends(self) -> Sequence[Backend]:
+        """The devices, the preferred one first."""
+        return self._loaded.backends
+
+    @property
+    def n_ctx(self) -> int:
+        """Positions a sequence can have."""
+        return self._loaded.n_ctx
+
+    @property
+    def flash_attn(self) -> bool:
+        """Whether attention is fused."""
+        return self._loaded.flash_attn
+
+    @property
+    def _decoder(self) -> Decoder:
+        return self._loaded.decoder
 
     # -- text ---------------------------------------------------------------------------------------------------
 
