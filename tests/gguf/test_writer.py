@@ -59,6 +59,17 @@ def test_values_come_back(tmp_path: Path, data: st.DataObject) -> None:
         assert (file.types["one"].type, file.types["many"].item) == (kind, kind)
 
 
+def test_integers_around_two_to_the_63rd_stay_exact(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "x.gguf", [0, 2**63, 2**64 - 1]
+    writer = GGUFWriter(path)
+    writer.add("many", numbers, item=ValueType.UINT64)
+    writer.write()
+    with GGUFFile(path) as file:
+        assert list(file.metadata["many"]) == numbers
+    with pytest.raises(GGUFError, match="fit UINT64"):
+        GGUFWriter(path).add("many", [0, 2**63, 2.5], item=ValueType.UINT64)
+
+
 @pytest.mark.parametrize(
     ("value", "stored"),
     [

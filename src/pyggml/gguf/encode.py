@@ -59,11 +59,13 @@ def _encode_array(value: Any, item: ValueType | None) -> bytes:
 
 def _encode_numbers(value: Any, kind: ValueType) -> bytes:
     numbers = np.asarray(value)
+    if kind in _RANGES and numbers.dtype.kind == "f" and all(isinstance(v, int) for v in value):
+        numbers = np.asarray(value, object)  # numpy makes floats of integers around 2^63
     if numbers.size == 0:
         return b""
     if kind in _RANGES:
         low, high = _RANGES[kind]
-        if numbers.dtype.kind not in "iu" or int(numbers.min()) < low or int(numbers.max()) > high:
+        if numbers.dtype.kind not in "iuO" or int(numbers.min()) < low or int(numbers.max()) > high:
             raise ValueError(f"not all items are integers that fit {kind.name}")
     elif kind is ValueType.BOOL and numbers.dtype.kind != "b":
         raise TypeError("not all items are bools")
