@@ -14,9 +14,16 @@ from pyggml.engine import Decoder, Engine
 from pyggml.kvcache import Cache, CausalCache, CellTable, MixedCache
 from pyggml.tensor import DType, Executor
 
-__all__ = ["BLOCKER", "CacheKind", "Lab"]
+__all__ = ["CacheKind", "Lab", "block"]
 
 BLOCKER = 63  # the sequence that takes cells away, since no cache has fewer than 256
+
+
+def block(n: int) -> Batch:
+    """Takes ``n`` cells that a window does not give up: all of them at one position."""
+    return Batch(*(np.full(n, value, np.int32) for value in (0, 1000, BLOCKER)), np.zeros(0, np.int32))
+
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -42,7 +49,7 @@ class Lab:
         self.cache, self._decoder = self._make()
         self._fresh_cache, self._fresh_decoder = self._make()
         for table in self.tables if n_free < 256 else []:
-            table.take(Batch.of_sequence([0] * (table.n_cells - n_free), start=0, seq_id=BLOCKER))
+            table.take(block(table.n_cells - n_free))
 
     def _make(self) -> tuple[Cache, Decoder]:
         shape, kind, device = self.engine.model.shape, self.kind, self.engine.backends[0].device

@@ -46,7 +46,7 @@ def test_gaps_are_filled_lowest_first() -> None:
     assert put(table, 2, 0, 4) == [1, 2, 4, 6]
     assert (table.n_used, table.end) == (7, 7)
     assert put(table, 2, 4, 1) == [7]
-    with pytest.raises(ContextFullError, match="0 of 8 cells free"):
+    with pytest.raises(ContextFullError, match="0 of 8 cells free; 1 are needed"):
         put(table, 2, 5, 1)
 
 
@@ -120,7 +120,7 @@ def test_a_full_table_stays_as_it_was() -> None:
     table = CellTable(4)
     put(table, 0, 0, 3)
     before = state(table)
-    with pytest.raises(ContextFullError, match="1 of 4 cells free; the batch needs 2"):
+    with pytest.raises(ContextFullError, match="1 of 4 cells free; 2 are needed"):
         put(table, 1, 0, 2)
     assert state(table) == before and (table.n_used, table.end) == (3, 3)
     assert put(table, 1, 0, 1) == [3]

@@ -6,12 +6,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from pyggml.batch import Batch
 from pyggml.engine import Engine
 from pyggml.errors import ContextFullError
 from pyggml.tensor import DType
 
-from .lab import BLOCKER, CacheKind, Lab
+from .lab import CacheKind, Lab, block
 
 F32, F16, Q8_0 = DType.F32, DType.F16, DType.Q8_0
 # Logits are up to about 4. The order of cells changes the order of sums (1e-5 in float32); 16-bit and 8-bit caches
@@ -134,7 +133,7 @@ def test_a_window_cache_gives_up_only_what_nobody_sees(gemma3: Engine) -> None:
     ids = [3 + i % 40 for i in range(60)]
     with Lab(gemma3, kind, n_free=64) as lab:
         full, windowed = lab.tables
-        windowed.take(_block(48))  # leaves it 16 cells, twice its window
+        windowed.take(block(48))  # leaves it 16 cells, twice its window
         for i, token in enumerate(ids[:40]):
             lab.check(lab.put([(0, i, [token])])[0], ids[: i + 1])
         held = sorted(windowed.positions(0).tolist())
@@ -149,16 +148,12 @@ def test_a_window_cache_gives_up_only_what_nobody_sees(gemma3: Engine) -> None:
         lab.check(lab.put([(0, at, [9, 10])])[0], ids[:at] + [9, 10])
 
 
-def _block(n: int) -> Batch:
-    return Batch.of_sequence([0] * n, start=1000, seq_id=BLOCKER)
-
-
 def test_a_start_that_fails_changes_nothing(gemma3: Engine) -> None:
     """The second cache gives up old cells before it finds that even then there is no room."""
     with Lab(gemma3, KINDS[0], n_free=64) as lab:
         ids = list(range(3, 33))
         lab.put([(0, 0, ids)])
-        lab.tables[1].take(_block(30))
+        lab.tables[1].take(block(30))
         before = lab.state()
         with pytest.raises(ContextFullError):
             lab.put([(0, 30, ids)])

@@ -17,28 +17,86 @@ int pyggml_bind(const char * path, const char * const * names, void ** slots, in
     return missing; // the handle stays open on purpose: the pointers must stay valid
 }
 
-static bool visible(int32_t cell_pos, uint64_t cell_seq, int32_t pos, int32_t seq, bool causal, int32_t window,
-                    int32_t chunk) {
-    return cell_pos >= 0
-        && (cell_seq >> seq & 1)
-        && (!causal || cell_pos <= pos)
-        && (window <= 0 || cell_pos > pos - window)
-        && (chunk <= 0 || cell_pos >= pos - pos % chunk);
+enum { BLOCK = 256 }; // loops of constant length are vectorized
+
+static const uint16_t MINUS_INF_F16 = 0xFC00;
+
+// 0 where lo <= p[j] <= hi, else -inf.
+static void fill_half(uint16_t * restrict dst, const int32_t * restrict p, int n, int32_t lo, int32_t hi) {
+    if (n == BLOCK) {
+        for (int j = 0; j < BLOCK; j++) {
+            dst[j] = (uint16_t) (((p[j] >= lo) & (p[j] <= hi)) - 1) & MINUS_INF_F16;
+        }
+        return;
+    }
+    for (int j = 0; j < n; j++) {
+        dst[j] = p[j] >= lo && p[j] <= hi ? 0 : MINUS_INF_F16;
+    }
+}
+
+static void fill_single(float * restrict dst, const int32_t * restrict p, int n, int32_t lo, int32_t hi) {
+    if (n == BLOCK) {
+        for (int j = 0; j < BLOCK; j++) {
+            dst[j] = (p[j] >= lo) & (p[j] <= hi) ? 0.0f : -INFINITY;
+        }
+        return;
+    }
+    for (int j = 0; j < n; j++) {
+        dst[j] = p[j] >= lo && p[j] <= hi ? 0.0f : -INFINITY;
+    }
+}
+
+// The positions of the cells that belong to the sequence; -1 for the others.
+static void members(int32_t * restrict p, const int32_t * restrict pos, const uint64_t * restrict seqs, int n,
+                    int32_t seq) {
+    if (n == BLOCK) {
+        for (int j = 0; j < BLOCK; j++) {
+            p[j] = pos[j] | ((int32_t) (seqs[j] >> seq & 1) - 1);
+        }
+        return;
+    }
+    for (int j = 0; j < n; j++) {
+        p[j] = seqs[j] >> seq & 1 ? pos[j] : -1;
+    }
+}
+
+// Rows begin to end, all of one sequence.
+static void fill_rows(void * dst, bool half, int n_cells, const int32_t * cell_pos, const uint64_t * cell_seq, int begin,
+                      int end, const int32_t * pos, int32_t seq, const uint8_t * causal, int32_t window,
+                      int32_t chunk) {
+    int32_t p[BLOCK];
+    for (int j = 0; j < n_cells; j += BLOCK) {
+        int n = n_cells - j < BLOCK ? n_cells - j : BLOCK;
+        members(p, cell_pos + j, cell_seq + j, n, seq);
+        for (int i = begin; i < end; i++) {
+            int32_t lo = window > 0 && pos[i] >= window ? pos[i] - window + 1 : 0;
+            int32_t first = chunk > 0 ? pos[i] - pos[i] % chunk : 0;
+            lo = first > lo ? first : lo;
+            int32_t hi = causal == NULL || causal[i] ? pos[i] : INT32_MAX;
+            size_t at = (size_t) i * n_cells + j;
+            if (half) {
+                fill_half((uint16_t *) dst + at, p, n, lo, hi);
+            } else {
+                fill_single((float *) dst + at, p, n, lo, hi);
+            }
+        }
+    }
 }
 
 void pyggml_fill_mask(void * dst, bool half, int n_cells, const int32_t * cell_pos, const uint64_t * cell_seq,
                       int n_rows, int n_pad, const int32_t * pos, const int32_t * seq, const uint8_t * causal,
                       int32_t window, int32_t chunk) {
-    for (int i = 0; i < n_pad; i++) {
-        for (int j = 0; j < n_cells; j++) {
-            bool ok = i < n_rows
-                   && visible(cell_pos[j], cell_seq[j], pos[i], seq[i], causal == NULL || causal[i], window, chunk);
-            size_t at = (size_t) i * n_cells + j;
-            if (half) {
-                ((uint16_t *) dst)[at] = ok ? 0 : 0xFC00; // -inf in IEEE 754 binary16
-            } else {
-                ((float *) dst)[at] = ok ? 0.0f : -INFINITY;
-            }
+    for (int begin = 0, end; begin < n_rows; begin = end) {
+        for (end = begin + 1; end < n_rows && seq[end] == seq[begin]; end++) {
+        }
+        fill_rows(dst, half, n_cells, cell_pos, cell_seq, begin, end, pos, seq[begin], causal, window, chunk);
+    }
+    size_t n = (size_t) n_pad * n_cells;
+    for (size_t at = (size_t) n_rows * n_cells; at < n; at++) {
+        if (half) {
+            ((uint16_t *) dst)[at] = MINUS_INF_F16;
+        } else {
+            ((float *) dst)[at] = -INFINITY;
         }
     }
 }

@@ -3,16 +3,26 @@
 import numpy as np
 
 from pyggml.batch import Batch
+from pyggml.errors import ParameterError
 from pyggml.inputs import HostInput
-from pyggml.tensor import DType, Graph, Tensor, ops
+from pyggml.tensor import DType, Executor, Graph, Tensor, ops
+
+from .base import Rotate
+from .state import CacheState
 
 __all__ = ["BatchOnlyCache", "BatchOnlyView"]
+
+MAX_BATCH = 1 << 30  # nothing is stored, so there is always room
 
 
 class BatchOnlyCache:
     """Keeps nothing between batches; attention is not causal."""
 
     n_bytes = 0
+    n_cells = 0
+    n_free = MAX_BATCH
+    can_shift = False
+    pending_shifts = False
 
     def __init__(self, *, flash_attn: bool = False) -> None:
         self.flash_attn = flash_attn
@@ -40,6 +50,30 @@ class BatchOnlyCache:
 
     def can_resume(self, seq_id: int, position: int) -> bool:
         return position == 0
+
+    def resume_point(self, seq_id: int, position: int) -> int:
+        return 0
+
+    def sequence_length(self, seq_id: int) -> int:
+        return 0
+
+    def check_discard(self, seq_id: int, begin: int, end: int) -> None:
+        raise ParameterError("this model keeps nothing between batches: there is nothing to move")
+
+    def discard(self, seq_id: int, begin: int, end: int) -> None:
+        self.check_discard(seq_id, begin, end)
+
+    def apply_shifts(self, executor: Executor, rotate: Rotate) -> None:
+        """Nothing to rotate."""
+
+    def save_sequence(self, seq_id: int, length: int) -> CacheState:
+        raise ParameterError("this model keeps nothing between batches: there is nothing to save")
+
+    def check_load(self, seq_id: int, state: CacheState) -> None:
+        raise ParameterError("this model keeps nothing between batches: there is nothing to load")
+
+    def load_sequence(self, seq_id: int, state: CacheState) -> None:
+        self.check_load(seq_id, state)
 
     def close(self) -> None:
         """Nothing to free."""

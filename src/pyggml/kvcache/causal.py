@@ -1,23 +1,26 @@
-"""The causal cache, with or without a sliding window."""
+"""The causal cache: everything, a sliding window, or chunks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from pyggml._ffi import ffi, lib
 from pyggml.batch import Batch
 from pyggml.errors import ContextFullError, ParameterError
-from pyggml.inputs import HostInput
-from pyggml.tensor import Arena, Device, DType, Graph, Tensor, ops
+from pyggml.tensor import Device, DType, Executor, Graph, Tensor
 
-from .base import LayerShape, pad_to
-from .cells import CellTable, SavedCells
+from .base import LayerShape, Rotate, check_range, pad_to
+from .cells import BITS, Cells, CellTable, SavedCells
+from .shift import rotate_keys
+from .state import CacheState
+from .storage import KVStorage
+from .view import CausalView
 
-__all__ = ["CausalCache", "CausalView"]
+__all__ = ["CausalCache"]
 
 PAD = 256
 """Graphs see the cache in steps of this many cells: a decode graph lasts that long, and flash attention wants it."""
+NO_CELLS: Cells = np.zeros(0, np.int64)
 
 
 class CausalCache:
@@ -26,8 +29,9 @@ class CausalCache:
     Keys and values are written with ``set_rows`` at row indices that are an input of the graph, and masks are an input
     too, so a graph depends only on how many tokens it takes and on how many cells it sees.
 
-    With a ``window``, a token sees itself and the ``window - 1`` positions before it (Beltagy et al. 2020), and cells
-    that no later token can see are given up when room is needed.
+    With a ``window``, a token sees itself and the ``window - 1`` positions before it (Beltagy et al. 2020); with a
+    ``chunk``, it sees back to the last position that is a multiple of it (Llama 4). Cells that no later token can see
+    are given up when room is needed.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class CausalCache:
         type_v: DType = DType.F16,
         flash_attn: bool = True,
         window: int = 0,
+        chunk: int = 0,
     ) -> None:
         """Allocate the cache.
 
@@ -51,83 +56,92 @@ class CausalCache:
             type_v: element type of values; quantized values need ``flash_attn``.
             flash_attn: values are kept as rows for fused attention, or transposed without it.
             window: above 0: a sliding window of that many positions.
+            chunk: above 0: chunks of that many positions.
 
         Raises:
-            ParameterError: types and ``flash_attn`` do not go together, or rows do not hold whole blocks.
+            ParameterError: types and ``flash_attn`` do not go together, rows do not hold whole blocks, a device lacks
+                a kernel for them, or a number is below 0.
             OutOfMemoryError: a device has no room.
         """
-        if type_v.is_quantized and not flash_attn:
-            raise ParameterError(f"a {type_v.name} V cache needs flash attention; turn it on or use F16")
+        if n_cells < 1 or window < 0 or chunk < 0:
+            raise ParameterError(
+                f"n_cells must be 1 or more, window and chunk 0 or more; got {n_cells}, {window}, {chunk}"
+            )
         self.flash_attn = flash_attn
         self.window = window
+        self.chunk = chunk
         self.n_cells = pad_to(n_cells, PAD)
         self.cells = CellTable(self.n_cells)
-        self._taken: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.taken = NO_CELLS
+        """The cells of the current batch, in its order."""
         self._before_giving_up: SavedCells | None = None
-        self._shapes = {shape.layer: shape for shape in layers}
-        self._arenas: dict[str, Arena] = {}
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
-        try:
-            self._allocate(layers, device_of, type_k, type_v)
-        except BaseException:
-            self.close()
-            raise
+        self._moved = False
+        self.storage = KVStorage(
+            layers, device_of, n_cells=self.n_cells, type_k=type_k, type_v=type_v, flash_attn=flash_attn
+        )
 
-    def _allocate(
-        self, layers: Sequence[LayerShape], device_of: Sequence[Device], type_k: DType, type_v: DType
-    ) -> None:
-        for shape, device in zip(layers, device_of, strict=True):
-            arena = self._arenas.setdefault(device.name, Arena(static=True))
-            self._add_layer(arena, shape, type_k, type_v)
-        by_name = {device.name: device for device in device_of}
-        for name, arena in self._arenas.items():
-            for buffer in arena.allocate(by_name[name].buffer_type, f"the KV cache on {name}"):
-                buffer.clear(0)  # NaN in a cell that was never written would survive its mask
+    @property
+    def keys(self) -> Mapping[int, Tensor]:
+        """By layer, ``(d_k * n_head_kv, n_cells)``."""
+        return self.storage.keys
 
-    def _add_layer(self, arena: Arena, shape: LayerShape, type_k: DType, type_v: DType) -> None:
-        n_k, n_v = shape.d_k * shape.n_head_kv, shape.d_v * shape.n_head_kv
-        for label, dtype, d in (("K", type_k, shape.d_k), ("V", type_v, shape.d_v)):
-            if d % dtype.block_size:
-                raise ParameterError(
-                    f"a {dtype.name} {label} cache needs a head size that is a multiple of {dtype.block_size}, "
-                    f"layer {shape.layer} has {d}; use F16"
-                )
-        value_shape = (n_v, self.n_cells) if self.flash_attn else (self.n_cells, n_v)
-        self.keys[shape.layer] = arena.new_tensor(type_k, (n_k, self.n_cells), name=f"cache_k_l{shape.layer}")
-        self.values[shape.layer] = arena.new_tensor(type_v, value_shape, name=f"cache_v_l{shape.layer}")
+    @property
+    def values(self) -> Mapping[int, Tensor]:
+        """By layer, ``(d_v * n_head_kv, n_cells)``; transposed without flash attention."""
+        return self.storage.values
 
-    # -- for the engine -----------------------------------------------------------------------------------------
+    # -- a batch ------------------------------------------------------------------------------------------------
 
     def start(self, batch: Batch) -> None:
         """Find cells for the batch and take them; see :class:`~pyggml.kvcache.Cache`."""
+        table = self.cells
+        if self.pending_shifts:
+            raise ParameterError("keys in the cache wait for their rotation: call apply_shifts() before the next batch")
         self._before_giving_up = None
-        try:
-            self._taken = self.cells.take(batch)
-        except ContextFullError:
-            if self.window <= 0:
-                raise
-            saved = self.cells.save()
-            self._give_up_old(batch)
+        if batch.n_tokens > table.n_free and self._forgets:
+            saved = table.save()
+            self._make_room(batch.n_tokens, _first_positions(batch))
             try:
-                self._taken = self.cells.take(batch)
+                self.taken = table.take(batch)
             except ContextFullError:
-                self.cells.restore(saved)
+                table.restore(saved)
                 raise
             self._before_giving_up = saved
+        else:
+            self.taken = table.take(batch)
 
     def cancel(self) -> None:
         """Undo the last :meth:`start`; see :class:`~pyggml.kvcache.Cache`."""
         if self._before_giving_up is not None:
             self.cells.restore(self._before_giving_up)
         else:
-            self.cells.give_back(self._taken)
-        self._before_giving_up, self._taken = None, np.zeros(0, np.int64)
+            self.cells.give_back(self.taken)
+        self._before_giving_up, self.taken = None, NO_CELLS
 
-    def _give_up_old(self, batch: Batch) -> None:
-        for seq_id in np.unique(batch.seq_ids):
-            first = int(batch.positions[batch.seq_ids == seq_id].min())
-            self.cells.drop_below(int(seq_id), first - self.window + 1)
+    @property
+    def _forgets(self) -> bool:
+        return self.window > 0 or self.chunk > 0
+
+    def _first_seen(self, position: int) -> int:
+        """The lowest position that a token at ``position`` looks at."""
+        first = max(0, position - self.window + 1) if self.window else 0
+        return max(first, position - position % self.chunk) if self.chunk else first
+
+    def _make_room(self, n: int, firsts: Mapping[int, int]) -> None:
+        """Give up what no token of the future sees, until ``n`` cells are free or nothing is left to give up.
+
+        A sequence in ``firsts`` goes on at that position, any other one after its last position, or at it again: the
+        last token is computed once more when nothing follows it but its logits are wanted. That is given up last.
+        """
+        table = self.cells
+        for again in (1, 0):
+            for seq_id in table.in_use():
+                position = firsts.get(seq_id)
+                if position is None:
+                    position = max(0, table.last(seq_id) + 1 - again)
+                table.drop_below(seq_id, self._first_seen(position))
+            if n <= table.n_free:
+                return
 
     def key(self) -> tuple[int, ...]:
         """The number of cells that the current batch's graph must see."""
@@ -136,8 +150,25 @@ class CausalCache:
     def reserve_key(self) -> tuple[int, ...]:
         return (self.n_cells,)
 
-    def view(self, graph: Graph, n_tokens: int, key: tuple[int, ...]) -> "CausalView":
+    def view(self, graph: Graph, n_tokens: int, key: tuple[int, ...]) -> CausalView:
         return CausalView(self, graph, n_tokens, key[0])
+
+    # -- sequences ----------------------------------------------------------------------------------------------
+
+    @property
+    def n_free(self) -> int:
+        """How many tokens of sequences that go on where they end could be taken now."""
+        table = self.cells
+        if not self._forgets:
+            return table.n_free
+        pos = table.pos[: table.end]
+        needed = np.zeros(table.end, np.bool_)
+        for seq_id in table.in_use():
+            needed |= table.of(seq_id) & (pos >= self._first_seen(table.last(seq_id) + 1))
+        return self.n_cells - int(np.count_nonzero(needed))
+
+    def sequence_length(self, seq_id: int) -> int:
+        return self.cells.last(seq_id) + 1
 
     def remove(self, seq_id: int, begin: int, end: int | None = None) -> None:
         self.cells.drop(seq_id, begin, end)
@@ -147,109 +178,141 @@ class CausalCache:
 
     def can_resume(self, seq_id: int, position: int) -> bool:
         held = self.cells.positions(seq_id)
-        first = max(0, position - self.window + 1) if self.window > 0 else 0
+        first = self._first_seen(position)
         return int(np.count_nonzero((held >= first) & (held < position))) == position - first
 
+    def resume_point(self, seq_id: int, position: int) -> int:
+        """See :class:`~pyggml.kvcache.Cache`."""
+        position = min(position, self.sequence_length(seq_id))
+        held = np.zeros(position + 1, np.int64)  # how many positions below each one are there
+        positions = self.cells.positions(seq_id)
+        held[positions[positions < position] + 1] = 1
+        held = np.cumsum(held)
+        at = np.arange(position + 1)
+        first = np.maximum(0, at - self.window + 1) if self.window else np.zeros_like(at)
+        if self.chunk:
+            first = np.maximum(first, at - at % self.chunk)
+        return int(np.flatnonzero(held[at] - held[first] == at - first)[-1])
+
+    # -- moving positions ---------------------------------------------------------------------------------------
+
     @property
-    def taken(self) -> npt.NDArray[np.int64]:
-        """The cells of the current batch, in its order."""
-        return self._taken
+    def can_shift(self) -> bool:
+        return self.storage.can_rotate
+
+    def check_discard(self, seq_id: int, begin: int, end: int) -> None:
+        """See :class:`~pyggml.kvcache.Cache`."""
+        check_range(begin, end)
+        if not self.can_shift:
+            raise ParameterError(
+                f"keys of type {self.storage.types.k.name} cannot be moved on this device: it cannot read them; use F16"
+            )
+        saved = self.cells.save()
+        try:
+            self._close_gap(seq_id, begin, end)
+        finally:
+            self.cells.restore(saved)
+
+    def discard(self, seq_id: int, begin: int, end: int) -> None:
+        """See :class:`~pyggml.kvcache.Cache`."""
+        self.check_discard(seq_id, begin, end)
+        self.storage.copy(*self._close_gap(seq_id, begin, end))
+        self._moved = True
+
+    def _close_gap(self, seq_id: int, begin: int, end: int) -> tuple[Cells, Cells]:
+        if self._forgets:
+            n_copies, n_freed = self.cells.n_copies(seq_id, begin, end)
+            if n_copies > self.cells.n_free + n_freed:
+                self._make_room(n_copies - n_freed, {seq_id: 0})  # what it holds may come into sight again
+        return self.cells.close_gap(seq_id, begin, end)
+
+    @property
+    def pending_shifts(self) -> bool:
+        return self._moved and bool(self.cells.delta.any())
+
+    def apply_shifts(self, executor: Executor, rotate: Rotate) -> None:
+        """See :class:`~pyggml.kvcache.Cache`."""
+        delta = self.cells.delta
+        rotate_keys(self.storage, executor, rotate, np.flatnonzero(delta), delta)
+        self._moved = False
+
+    # -- saving -------------------------------------------------------------------------------------------------
+
+    def save_sequence(self, seq_id: int, length: int) -> CacheState:
+        """See :class:`~pyggml.kvcache.Cache`. A window or chunk is saved with what its last token sees, if held."""
+        if length < 1 or not self.can_resume(seq_id, length):
+            raise ParameterError(f"sequence {seq_id} cannot be saved at length {length}: it does not hold all of it")
+        again = self._first_seen(length - 1) if self.can_resume(seq_id, length - 1) else self._first_seen(length)
+        cells = self.cells.by_position(seq_id, again, length)
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "positions": self.cells.pos[cells],
+            "delta": self.cells.delta[cells],
+            "layers": self._description(),
+        }
+        for layer in self.storage.shapes:
+            arrays[f"k.{layer}"], arrays[f"v.{layer}"] = self.storage.read(layer, cells)
+        return CacheState(length, arrays)
+
+    def _description(self) -> npt.NDArray[np.int32]:
+        types = (int(self.storage.types.k), int(self.storage.types.v))
+        shapes = self.storage.shapes.values()
+        return np.array([(s.layer, s.n_head_kv, s.d_k, s.d_v, *types) for s in shapes], np.int32)
+
+    def check_load(self, seq_id: int, state: CacheState) -> None:
+        """See :class:`~pyggml.kvcache.Cache`."""
+        positions = self._check_state(state)
+        saved = self.cells.save()
+        try:
+            self._take_for(seq_id, positions)
+        finally:
+            self.cells.restore(saved)
+
+    def _check_state(self, state: CacheState) -> npt.NDArray[np.int32]:
+        layers = self._description()
+        if not np.array_equal(state.need("layers", (-1, 6), np.int32), layers):
+            raise ParameterError("the saved state is of other layers, head sizes or cache types than this cache has")
+        positions = state.need("positions", (-1,), np.int32)
+        n = positions.size
+        if not np.array_equal(positions, np.arange(state.length - n, state.length)):
+            raise ParameterError(f"the saved state's positions are not the last {n} of {state.length}")
+        if state.length < 1 or not n or positions[0] > self._first_seen(state.length):
+            raise ParameterError(f"the saved state's {n} positions are too few to go on at {state.length}")
+        state.need("delta", (n,), np.int32)
+        for layer in self.storage.shapes:
+            for name, width in zip("kv", self.storage.row_bytes(layer), strict=True):
+                state.need(f"{name}.{layer}", (n, width), np.uint8)
+        return positions
+
+    def _take_for(self, seq_id: int, positions: npt.NDArray[np.int32]) -> Cells:
+        self.cells.drop(seq_id, 0, None)
+        if self._forgets and positions.size > self.cells.n_free:
+            self._make_room(positions.size, {})
+        cells = self.cells.find(positions.size)
+        self.cells.place(cells, positions, BITS[seq_id])
+        return cells
+
+    def load_sequence(self, seq_id: int, state: CacheState) -> None:
+        """See :class:`~pyggml.kvcache.Cache`."""
+        self.check_load(seq_id, state)
+        cells = self._take_for(seq_id, state.arrays["positions"])
+        self.cells.delta[cells] = state.arrays["delta"]
+        self._moved |= bool(self.cells.delta[cells].any())
+        for layer in self.storage.shapes:
+            self.storage.write(layer, cells, state.arrays[f"k.{layer}"], state.arrays[f"v.{layer}"])
+
+    # -- memory -------------------------------------------------------------------------------------------------
 
     @property
     def n_bytes(self) -> int:
-        return sum(arena.n_bytes for arena in self._arenas.values())
-
-    def shape(self, layer: int) -> LayerShape:
-        """What ``layer`` stores."""
-        return self._shapes[layer]
+        return self.storage.n_bytes
 
     def close(self) -> None:
-        for arena in self._arenas.values():
-            arena.close()
+        self.storage.close()
 
 
-class CausalView:
-    """A :class:`CausalCache` as one graph sees it: its first ``n_kv`` cells."""
-
-    def __init__(self, cache: CausalCache, graph: Graph, n_tokens: int, n_kv: int) -> None:
-        self.cache = cache
-        self.graph = graph
-        self.n_tokens = n_tokens
-        self.n_kv = n_kv
-        self.flash_attn = cache.flash_attn
-        label = "_swa" if cache.window else ""
-        self.rows = graph.input(DType.I64, n_tokens, name=f"cache_rows{label}")
-        self.mask = graph.input(DType.F16 if self.flash_attn else DType.F32, n_kv, n_tokens, name=f"cache_mask{label}")
-        self._value_rows: dict[int, Tensor] = {}
-        self._inputs: list[tuple[HostInput, int]] = []
-        self._host_rows: HostInput | None = None
-        self._host_mask: HostInput | None = None
-
-    def put(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Store ``k`` and ``v``; see :class:`~pyggml.kvcache.CacheView`."""
-        shape = self.cache.shape(layer)
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        self.graph.add(ops.set_rows(keys, _rows(k, self.n_tokens), self.rows))
-        if self.flash_attn:
-            self.graph.add(ops.set_rows(values, _rows(v, self.n_tokens), self.rows))
-        else:
-            self._put_transposed(values, v)
-        return self._seen(keys, shape.d_k, shape.n_head_kv), self._seen_values(values, shape), self.mask
-
-    def _put_transposed(self, values: Tensor, v: Tensor) -> None:
-        """Every element is a row of its own: channel c of cell j lies at ``c * n_cells + j``."""
-        n = values.ne[1]
-        if n not in self._value_rows:
-            self._value_rows[n] = self.graph.input(DType.I64, n * self.n_tokens, name=f"cache_value_rows_{n}")
-        single = self._in_graph(values, (1, values.n_elements))
-        flat = ops.reshape(_rows(v, self.n_tokens), 1, n * self.n_tokens)
-        self.graph.add(ops.set_rows(single, flat, self._value_rows[n]))
-
-    def _in_graph(self, tensor: Tensor, shape: tuple[int, ...], strides: tuple[int, ...] = ()) -> Tensor:
-        """A view of a cache tensor whose metadata lives in the graph, not in the cache's arena."""
-        here = Tensor(tensor.ptr, self.graph.arena)
-        return ops.view(here, shape, strides=strides)
-
-    def _seen(self, store: Tensor, d: int, n_head_kv: int) -> Tensor:
-        """``(d, n_kv, n_head_kv)`` of a store with one row per cell."""
-        head = store.dtype.n_bytes(d)
-        return self._in_graph(store, (d, self.n_kv, n_head_kv), (head * n_head_kv, head))
-
-    def _seen_values(self, store: Tensor, shape: LayerShape) -> Tensor:
-        if self.flash_attn:
-            return self._seen(store, shape.d_v, shape.n_head_kv)
-        row = store.nb[1]
-        return self._in_graph(store, (self.n_kv, shape.d_v, shape.n_head_kv), (row, row * shape.d_v))
-
-    def set_inputs(self, batch: Batch) -> None:
-        """Write row indices and mask of the batch that the cache took last."""
-        cells, taken = self.cache.cells, self.cache.taken
-        if self._host_rows is None or self._host_mask is None:
-            self._host_rows = HostInput(self.rows, np.int64)
-            self._host_mask = HostInput(self.mask, np.uint16 if self.flash_attn else np.float32)
-            self._inputs = [(HostInput(tensor, np.int64), n) for n, tensor in self._value_rows.items()]
-        self._host_rows.write(taken)
-        for host, n in self._inputs:
-            channels = np.arange(n, dtype=np.int64) * self.cache.n_cells
-            host.write((taken[:, None] + channels).reshape(-1))
-        lib.pyggml_fill_mask(
-            self._host_mask.address,
-            self.flash_attn,
-            self.n_kv,
-            ffi.cast("int32_t *", cells.pos.ctypes.data),
-            ffi.cast("uint64_t *", cells.seqs.ctypes.data),
-            self.n_tokens,
-            self.n_tokens,
-            ffi.cast("int32_t *", batch.positions.ctypes.data),
-            ffi.cast("int32_t *", batch.seq_ids.ctypes.data),
-            ffi.NULL,
-            self.cache.window,
-            0,
-        )
-        self._host_mask.flush()
-
-
-def _rows(x: Tensor, n_tokens: int) -> Tensor:
-    """``(d, n_head, n_tokens)`` as one row per token."""
-    flat = x if x.is_contiguous else ops.cont(x)
-    return ops.reshape(flat, flat.ne[0] * flat.ne[1], n_tokens)
+def _first_positions(batch: Batch) -> dict[int, int]:
+    """By sequence of the batch, its lowest position in it."""
+    ids, which = np.unique(batch.seq_ids, return_inverse=True)
+    lowest = np.full(ids.size, np.iinfo(np.int32).max)
+    np.minimum.at(lowest, which, batch.positions)
+    return {int(seq_id): int(position) for seq_id, position in zip(ids, lowest, strict=True)}

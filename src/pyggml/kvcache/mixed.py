@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from pyggml.batch import Batch
-from pyggml.tensor import Graph, Tensor
+from pyggml.errors import ParameterError
+from pyggml.tensor import Executor, Graph, Tensor
 
-from .base import Cache, CacheView
+from .base import Cache, CacheView, Rotate
+from .state import CacheState
 
 __all__ = ["MixedCache", "MixedView"]
 
@@ -61,6 +63,66 @@ class MixedCache:
     def can_resume(self, seq_id: int, position: int) -> bool:
         return all(cache.can_resume(seq_id, position) for cache in self.caches)
 
+    def resume_point(self, seq_id: int, position: int) -> int:
+        """See :class:`~pyggml.kvcache.Cache`."""
+        while True:
+            lowest = min(cache.resume_point(seq_id, position) for cache in self.caches)
+            if lowest == position:
+                return position
+            position = lowest
+
+    @property
+    def n_cells(self) -> int:
+        return max(cache.n_cells for cache in self.caches)
+
+    @property
+    def n_free(self) -> int:
+        return min(cache.n_free for cache in self.caches)
+
+    def sequence_length(self, seq_id: int) -> int:
+        return max(cache.sequence_length(seq_id) for cache in self.caches)
+
+    # -- moving positions ---------------------------------------------------------------------------------------
+
+    @property
+    def can_shift(self) -> bool:
+        return all(cache.can_shift for cache in self.caches)
+
+    def check_discard(self, seq_id: int, begin: int, end: int) -> None:
+        for cache in self.caches:
+            cache.check_discard(seq_id, begin, end)
+
+    def discard(self, seq_id: int, begin: int, end: int) -> None:
+        self.check_discard(seq_id, begin, end)
+        for cache in self.caches:
+            cache.discard(seq_id, begin, end)
+
+    @property
+    def pending_shifts(self) -> bool:
+        return any(cache.pending_shifts for cache in self.caches)
+
+    def apply_shifts(self, executor: Executor, rotate: Rotate) -> None:
+        for cache in self.caches:
+            cache.apply_shifts(executor, rotate)
+
+    # -- saving -------------------------------------------------------------------------------------------------
+
+    def save_sequence(self, seq_id: int, length: int) -> CacheState:
+        if not self.can_resume(seq_id, length):
+            raise ParameterError(f"sequence {seq_id} cannot be saved at length {length}: it does not hold all of it")
+        return CacheState.join(length, (cache.save_sequence(seq_id, length) for cache in self.caches))
+
+    def check_load(self, seq_id: int, state: CacheState) -> None:
+        for i, cache in enumerate(self.caches):
+            cache.check_load(seq_id, state.part(i))
+
+    def load_sequence(self, seq_id: int, state: CacheState) -> None:
+        self.check_load(seq_id, state)
+        for i, cache in enumerate(self.caches):
+            cache.load_sequence(seq_id, state.part(i))
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
     @property
     def n_bytes(self) -> int:
         return sum(cache.n_bytes for cache in self.caches)
@@ -78,8 +140,12 @@ class MixedView:
         self.cache_of = cache_of
         self.flash_attn = views[0].flash_attn
 
+    def of(self, layer: int) -> CacheView:
+        """The view of the cache that the layer is in, for what only that kind of cache has."""
+        return self.views[self.cache_of[layer]]
+
     def put(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        return self.views[self.cache_of[layer]].put(layer, k, v)
+        return self.of(layer).put(layer, k, v)
 
     def set_inputs(self, batch: Batch) -> None:
         for view in self.views:
