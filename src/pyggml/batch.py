@@ -1,7 +1,7 @@
 """What one computation is about: tokens, where they stand, and which of them need an answer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,16 @@ class Batch:
         positions: ``(n)`` position of each token in its sequence, from 0.
         seq_ids: ``(n)`` the sequence of each token, below :data:`MAX_SEQUENCES`.
         outputs: ascending indices of the tokens whose logits (or embeddings) are wanted.
+        adapters: the LoRA adapters that the batch uses, by index, with their scale for each token ``(n)``.
+        segments: ``(n)`` for each token which text of a pair it belongs to, 0 or 1 (BERT); None: all to the first.
     """
 
     tokens: Ints
     positions: Ints
     seq_ids: Ints
     outputs: Ints
+    adapters: Mapping[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    segments: Ints | None = None
 
     @classmethod
     def of_sequence(

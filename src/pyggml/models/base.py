@@ -14,12 +14,13 @@ __all__ = ["CacheKind", "Inputs", "LayerCache", "Model", "ModelShape", "Pooling"
 
 
 class Pooling:
-    """``<arch>.pooling_type``: how token embeddings become one per sequence."""
+    """``<arch>.pooling_type``: how token embeddings become one per sequence; ``RANK``: a score instead of a vector."""
 
     NONE = 0
     MEAN = 1
     CLS = 2
     LAST = 3
+    RANK = 4
 
 
 class CacheKind:
@@ -47,7 +48,9 @@ class ModelShape:
         n_ctx_train: the context the model was trained with.
         layers: what each layer stores.
         cache: a :class:`CacheKind`.
-        pooling: a :class:`Pooling` for models that embed, else ``Pooling.NONE``.
+        pooling: a :class:`Pooling` for models that embed or rank, else ``Pooling.NONE``.
+        n_scores: numbers that a model with ``Pooling.RANK`` answers with.
+        n_segments: kinds of text that it tells apart (``Inputs.segments``).
     """
 
     n_vocab: int
@@ -56,6 +59,8 @@ class ModelShape:
     layers: Sequence[LayerCache]
     cache: str = CacheKind.CAUSAL
     pooling: int = Pooling.NONE
+    n_scores: int = 0
+    n_segments: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,13 @@ class Inputs:
         tokens: ``(n_tokens)`` int32.
         positions: ``(n_tokens)`` int32.
         output_rows: ``(n_outputs)`` int32, or None when every token is an output.
+        segments: ``(n_tokens)`` int32 below ``ModelShape.n_segments``, or None when all are 0.
     """
 
     tokens: Tensor
     positions: Tensor
     output_rows: Tensor | None
+    segments: Tensor | None = None
 
     def select_outputs(self, *states: Tensor) -> list[Tensor]:
         """Keep only the columns whose results are wanted; for use inside the last layer, to save its work."""
@@ -85,7 +92,13 @@ class Model(Protocol):
     shape: ModelShape
 
     def forward(self, inputs: Inputs, cache: CacheView) -> Tensor:
-        """Logits ``(n_vocab, n_outputs)``, or for an embedding model states ``(n_embd, n_outputs)``."""
+        """What the model answers: logits ``(n_vocab, n_outputs)``, scores ``(n_scores, n_outputs)`` of a model that
+        ranks, or states of one that embeds.
+        """
+        ...
+
+    def states(self, inputs: Inputs, cache: CacheView) -> Tensor:
+        """What the last layer leaves, normalised, before any head: ``(n_embd, n_outputs)``."""
         ...
 
     def shift(self, layer: int, k: Tensor, delta: Tensor) -> Tensor:

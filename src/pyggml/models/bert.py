@@ -1,4 +1,8 @@
-"""BERT (Devlin et al. 2018) as an embedding model: learned positions, norms after each block, every token sees all."""
+"""BERT (Devlin et al. 2018) as an embedding model: learned positions, norms after each block, every token sees all.
+
+With ``pooling_type`` 4 it is a cross-encoder (Nogueira and Cho 2019): it reads two texts at once, and a head on the
+first token's state scores how well they fit.
+"""
 
 from dataclasses import dataclass
 
@@ -25,12 +29,16 @@ class BertConfig:
     n_head: int
     eps: float
     pooling: int
+    n_scores: int
 
     @classmethod
     def from_metadata(cls, meta: ModelMetadata) -> "BertConfig":
         pooling = meta.get_int("pooling_type", default=Pooling.MEAN)
-        if pooling not in (Pooling.MEAN, Pooling.CLS, Pooling.LAST):
-            raise ModelError(f"{meta.path}: bert.pooling_type {pooling} is none of 1 (mean), 2 (cls), 3 (last)")
+        if pooling not in (Pooling.MEAN, Pooling.CLS, Pooling.LAST, Pooling.RANK):
+            raise ModelError(
+                f"{meta.path}: bert.pooling_type {pooling} is none of 1 (mean), 2 (cls), 3 (last), 4 (rank)"
+            )
+        labels = "classifier.output_labels"
         return cls(
             n_vocab=len(meta.get_strs("tokenizer.ggml.tokens")),
             n_ctx_train=count(meta, "context_length"),
@@ -41,6 +49,7 @@ class BertConfig:
             n_head=count(meta, "attention.head_count"),
             eps=meta.get_float("attention.layer_norm_epsilon"),
             pooling=pooling,
+            n_scores=len(meta.get_strs(labels)) if labels in meta else 1,
         )
 
     @property
@@ -72,6 +81,23 @@ class Layer:
         return self.layer_output_norm(ops.add(self.ffn_down(ops.gelu_erf(self.ffn_up(x))), x))
 
 
+class RankHead:
+    """A score from the first token's state: ``out(tanh(dense(x)))``. A file may lack one of the two layers."""
+
+    def __init__(self, meta: ModelMetadata, w: Scope, c: BertConfig) -> None:
+        if "cls.weight" not in w and "cls.output.weight" not in w:
+            raise ModelError(
+                f"{meta.path}: bert.pooling_type is 4 (rank), but cls.weight and cls.output.weight are missing"
+            )
+        self.dense = Linear(w, "cls", c.n_embd, c.n_embd) if "cls.weight" in w else None
+        self.output = Linear(w, "cls.output", c.n_embd, c.n_scores) if "cls.output.weight" in w else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.dense is not None:
+            x = ops.tanh(self.dense(x))
+        return x if self.output is None else self.output(x)
+
+
 class Bert:
     def __init__(self, meta: ModelMetadata, w: Scope) -> None:
         c = self.config = BertConfig.from_metadata(meta)
@@ -80,6 +106,7 @@ class Bert:
         self.position_embd = Embedding(w, "position_embd", c.n_embd, c.n_ctx_train)
         self.token_embd_norm = LayerNorm(w, "token_embd_norm", c.n_embd, eps=c.eps)
         self.layers = [Layer(w / f"blk.{i}", c, i) for i in range(c.n_layer)]
+        self.head = RankHead(meta, w, c) if c.pooling == Pooling.RANK else None
         self.shape = ModelShape(
             n_vocab=0,
             n_embd=c.n_embd,
@@ -87,17 +114,25 @@ class Bert:
             layers=[LayerCache(LayerShape(i, c.n_head, c.d_head, c.d_head)) for i in range(c.n_layer)],
             cache=CacheKind.BATCH_ONLY,
             pooling=c.pooling,
+            n_scores=c.n_scores if self.head is not None else 0,
+            n_segments=1 if self.token_types is None else c.n_token_types,
         )
 
-    def forward(self, inputs: Inputs, cache: CacheView) -> Tensor:
+    def states(self, inputs: Inputs, cache: CacheView) -> Tensor:
         x = self.token_embd(inputs.tokens)  # (e, t)
-        if self.token_types is not None:  # all tokens are of the first segment
+        if self.token_types is not None and inputs.segments is not None:
+            x = ops.add(x, ops.get_rows(self.token_types, inputs.segments))
+        elif self.token_types is not None:  # all tokens are of the first segment
             x = ops.add(x, ops.view(Tensor(self.token_types.ptr, x.arena), (self.config.n_embd,)))
         x = ops.add(x, self.position_embd(inputs.positions))
         x = self.token_embd_norm(x)
         for layer in self.layers:
             x = layer(x, inputs, cache, last=layer is self.layers[-1])
         return x  # (e, outputs)
+
+    def forward(self, inputs: Inputs, cache: CacheView) -> Tensor:
+        x = self.states(inputs, cache)
+        return x if self.head is None else self.head(x)  # (scores, outputs)
 
     def shift(self, layer: int, k: Tensor, delta: Tensor) -> Tensor:
         raise NotImplementedError("BERT keeps no keys")

@@ -10,7 +10,7 @@ from pyggml.nn import Embedding, Linear, RMSNorm, RopeMode, RopeParams, attentio
 from pyggml.tensor import Tensor, ops
 from pyggml.weights import Scope
 
-from .base import Inputs, LayerCache, ModelShape, count
+from .base import Inputs, LayerCache, ModelShape, Pooling, count
 
 __all__ = ["Gemma3", "Gemma3Config"]
 
@@ -32,6 +32,7 @@ class Gemma3Config:
     final_softcap: float
     rope: RopeParams
     rope_local: RopeParams
+    pooling: int
 
     @classmethod
     def from_metadata(cls, meta: ModelMetadata) -> "Gemma3Config":
@@ -57,6 +58,7 @@ class Gemma3Config:
             final_softcap=meta.get_float("final_logit_softcapping", default=0.0),
             rope=rope,
             rope_local=replace(rope, freq_base=base, freq_scale=1.0, ext_factor=0.0),
+            pooling=meta.get_int("pooling_type", default=Pooling.NONE),
         )
 
     def is_local(self, layer: int) -> bool:
@@ -122,9 +124,10 @@ class Gemma3:
                 LayerCache(LayerShape(i, c.n_head_kv, c.d_head, c.d_head), window=c.window if c.is_local(i) else 0)
                 for i in range(c.n_layer)
             ],
+            pooling=c.pooling,
         )
 
-    def forward(self, inputs: Inputs, cache: CacheView) -> Tensor:
+    def states(self, inputs: Inputs, cache: CacheView) -> Tensor:
         c = self.config
         x = ops.scale(self.token_embd(inputs.tokens), factor=c.n_embd**0.5)  # (e, t)
         for layer in self.layers:
@@ -133,7 +136,11 @@ class Gemma3:
                 h, x = inputs.select_outputs(h, x)
             x = ops.add(h, x)
             x = ops.add(layer.post_ffw_norm(layer.ffn(layer.ffn_norm(x))), x)
-        logits = self.output(self.output_norm(x))  # (vocab, outputs)
+        return self.output_norm(x)  # (e, outputs)
+
+    def forward(self, inputs: Inputs, cache: CacheView) -> Tensor:
+        c = self.config
+        logits = self.output(self.states(inputs, cache))  # (vocab, outputs)
         if c.final_softcap > 0.0:
             logits = ops.scale(ops.tanh(ops.scale(logits, factor=1.0 / c.final_softcap)), factor=c.final_softcap)
         return logits

@@ -9,7 +9,7 @@ from pyggml.nn import Embedding, Linear, RMSNorm, RopeMode, RopeParams, attentio
 from pyggml.tensor import Tensor, ops
 from pyggml.weights import Scope
 
-from .base import Inputs, LayerCache, ModelShape, count
+from .base import Inputs, LayerCache, ModelShape, Pooling, count
 
 __all__ = ["Llama", "LlamaConfig"]
 
@@ -26,6 +26,7 @@ class LlamaConfig:
     d_head: int
     eps: float
     rope: RopeParams
+    pooling: int
 
     @classmethod
     def from_metadata(cls, meta: ModelMetadata) -> "LlamaConfig":
@@ -44,6 +45,7 @@ class LlamaConfig:
             d_head=d_head,
             eps=meta.get_float("attention.layer_norm_rms_epsilon"),
             rope=rope_params(meta, mode=RopeMode.NORMAL, n_dims=d_head),
+            pooling=meta.get_int("pooling_type", default=Pooling.NONE),
         )
 
 
@@ -97,9 +99,10 @@ class Llama:
             n_embd=c.n_embd,
             n_ctx_train=c.n_ctx_train,
             layers=[LayerCache(LayerShape(i, c.n_head_kv, c.d_head, c.d_head)) for i in range(c.n_layer)],
+            pooling=c.pooling,
         )
 
-    def forward(self, inputs: Inputs, cache: CacheView) -> Tensor:
+    def states(self, inputs: Inputs, cache: CacheView) -> Tensor:
         x = self.token_embd(inputs.tokens)  # (e, t)
         for layer in self.layers:
             h = layer.attn(layer.attn_norm(x), inputs.positions, cache, self.rope_factors)
@@ -107,7 +110,10 @@ class Llama:
                 h, x = inputs.select_outputs(h, x)
             x = ops.add(h, x)
             x = ops.add(layer.ffn(layer.ffn_norm(x)), x)
-        return self.output(self.output_norm(x))  # (vocab, outputs)
+        return self.output_norm(x)  # (e, outputs)
+
+    def forward(self, inputs: Inputs, cache: CacheView) -> Tensor:
+        return self.output(self.states(inputs, cache))  # (vocab, outputs)
 
     def shift(self, layer: int, k: Tensor, delta: Tensor) -> Tensor:
         return ops.rope(k, delta, params=self.config.rope, factors=self.rope_factors)
