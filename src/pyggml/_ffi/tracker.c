@@ -147,7 +147,7 @@ bool pyggml_tracker_save(pyggml_tracker * t) {
     for (int i = 0; i < t->n_items; i++) {
         struct ggml_tensor * tensor = t->items[i];
         memcpy(&t->sources[(size_t) i * GGML_MAX_SRC], tensor->src, sizeof(tensor->src));
-        t->unplaced[i] = tensor->view_src != NULL ? tensor->buffer == NULL : tensor->data == NULL;
+        t->unplaced[i] = tensor->buffer == NULL; // a dry buffer gives no address
     }
     t->n_saved = t->n_items;
     return true;

@@ -9,9 +9,10 @@ for something that it cannot do.
 from . import ops, rpc
 from .arena import Arena
 from .buffer import Buffer, BufferUsage
-from .device import Backend, Device, DeviceType, devices, find_device, physical_cores
+from .device import Backend, Device, DeviceType, DryBufferType, devices, find_device, physical_cores
 from .dtype import DType, dequantize, dtype_of, numpy_dtype, quantize, row_size
 from .executor import Executor
+from .find import find_devices
 from .graph import Graph
 from .profile import NodeTime, OpTime, by_op, table
 from .session import Session
@@ -25,6 +26,7 @@ __all__ = [
     "DType",
     "Device",
     "DeviceType",
+    "DryBufferType",
     "Executor",
     "Graph",
     "NodeTime",
@@ -36,6 +38,7 @@ __all__ = [
     "devices",
     "dtype_of",
     "find_device",
+    "find_devices",
     "numpy_dtype",
     "ops",
     "physical_cores",

@@ -11,6 +11,7 @@ from pyggml.closing import Closing
 from pyggml.errors import ClosedError, ShapeError
 
 from .buffer import Buffer
+from .device import DryBufferType
 from .dtype import DType, row_size
 from .tensor import Tensor
 
@@ -106,6 +107,8 @@ class Arena(Closing):
     def allocate(self, buffer_type: Any, what: str) -> list[Buffer]:
         """Give every tensor that has no memory yet a place in new buffers of ``buffer_type``.
 
+        From a :class:`~pyggml.tensor.DryBufferType` they get a stand-in that only counts.
+
         Raises:
             OutOfMemoryError: the device has no room; ``what`` is named in the message.
         """
@@ -113,12 +116,26 @@ class Arena(Closing):
         for context in self._contexts:
             if not _needs_memory(context):
                 continue
-            raw = lib.ggml_backend_alloc_ctx_tensors_from_buft(context, buffer_type)
-            buffer = Buffer(not_null(raw, f"allocating {what}"))
+            if isinstance(buffer_type, DryBufferType):
+                buffer = self._count(context, buffer_type.ptr)
+            else:
+                raw = lib.ggml_backend_alloc_ctx_tensors_from_buft(context, buffer_type)
+                buffer = Buffer(not_null(raw, f"allocating {what}"))
             buffer.tenants.add(self)
             made.append(buffer)
         self.buffers += made
         return made
+
+    def _count(self, context: Any, buffer_type: Any) -> Buffer:
+        """An empty buffer that knows how large a real one would be; the scheduler sees whose tensors they are."""
+        size = lib.ggml_backend_alloc_ctx_tensors_from_buft_size(context, buffer_type)
+        raw = not_null(lib.ggml_backend_buft_alloc_buffer(buffer_type, 0), "making an empty buffer")
+        ptr = lib.ggml_get_first_tensor(context)
+        while ptr != ffi.NULL:
+            if ptr.data == ffi.NULL and ptr.view_src == ffi.NULL and ptr.buffer == ffi.NULL:
+                ptr.buffer = raw
+            ptr = lib.ggml_get_next_tensor(context, ptr)
+        return Buffer(raw, counted=int(size))
 
     @property
     def n_bytes(self) -> int:
@@ -164,7 +181,8 @@ class Arena(Closing):
 def _needs_memory(context: Any) -> bool:
     ptr = lib.ggml_get_first_tensor(context)
     while ptr != ffi.NULL:
-        if ptr.data == ffi.NULL and ptr.view_src == ffi.NULL and lib.ggml_nelements(ptr):
+        placed = ptr.data != ffi.NULL or ptr.buffer != ffi.NULL  # a dry buffer gives no address
+        if not placed and ptr.view_src == ffi.NULL and lib.ggml_nelements(ptr):
             return True
         ptr = lib.ggml_get_next_tensor(context, ptr)
     return False

@@ -21,11 +21,15 @@ class BufferUsage:
 
 
 class Buffer(Closing):
-    """A ``ggml_backend_buffer_t``. ``keep`` holds Python objects whose memory the buffer borrows."""
+    """A ``ggml_backend_buffer_t``. ``keep`` holds Python objects whose memory the buffer borrows.
 
-    def __init__(self, ptr: Any, *, keep: object = None) -> None:
+    A buffer with ``counted`` bytes is a stand-in without memory: its tensors belong to a device but have no data.
+    """
+
+    def __init__(self, ptr: Any, *, keep: object = None, counted: int = 0) -> None:
         self._ptr = ptr
         self._keep = keep
+        self._counted = counted
         self._views: weakref.WeakSet[_Export] = weakref.WeakSet()
         self.tenants: weakref.WeakSet[Any] = weakref.WeakSet()
         """The arenas with tensors in this buffer."""
@@ -75,7 +79,7 @@ class Buffer(Closing):
     @property
     def size(self) -> int:
         """Bytes."""
-        return int(lib.ggml_backend_buffer_get_size(self.ptr))
+        return self._counted or int(lib.ggml_backend_buffer_get_size(self.ptr))
 
     @property
     def is_host(self) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,15 @@ from pyggml._ffi import ffi, lib, load, not_null, proc_address
 from pyggml.closing import Closing
 from pyggml.errors import BackendError, ClosedError, ParameterError
 
-__all__ = ["Backend", "Device", "DeviceType", "devices", "find_device", "physical_cores"]
+__all__ = [
+    "Backend",
+    "Device",
+    "DeviceType",
+    "DryBufferType",
+    "devices",
+    "find_device",
+    "physical_cores",
+]
 
 
 class DeviceType(IntEnum):
@@ -30,22 +38,40 @@ def text(pointer: Any) -> str:
 
 
 @dataclass(frozen=True)
+class DryBufferType:
+    """A buffer type from which an arena takes no memory: it only counts what its tensors would need."""
+
+    ptr: Any
+
+
+@dataclass(frozen=True)
 class Device:
-    """One device. Lives as long as the process; nothing to close."""
+    """One device. Lives as long as the process; nothing to close.
+
+    A *dry* device (:meth:`as_dry`) hands out a buffer type that only counts, to measure before loading.
+    """
 
     ptr: Any
     name: str
     description: str
     type: DeviceType
+    dry: bool = False
+
+    def as_dry(self) -> "Device":
+        """The same device, on which :meth:`Arena.allocate` takes no memory and counts bytes instead."""
+        return replace(self, dry=True)
 
     @property
     def is_cpu(self) -> bool:
         return self.type == DeviceType.CPU
 
     def memory(self) -> tuple[int, int]:
-        """Free and total memory in bytes, as the driver reports it now."""
+        """Free and total memory in bytes, as the driver reports it now; for the CPU what the system could give us."""
         free, total = ffi.new("size_t *"), ffi.new("size_t *")
         lib.ggml_backend_dev_memory(self.ptr, free, total)
+        if self.is_cpu:
+            limits = [int(total[0]), *_available()]
+            return min(limits), int(total[0])
         return int(free[0]), int(total[0])
 
     def supports_op(self, tensor: Any) -> bool:
@@ -54,8 +80,9 @@ class Device:
 
     @property
     def buffer_type(self) -> Any:
-        """The default ``ggml_backend_buffer_type_t``."""
-        return lib.ggml_backend_dev_buffer_type(self.ptr)
+        """The default ``ggml_backend_buffer_type_t``; a :class:`DryBufferType` of it on a dry device."""
+        raw = lib.ggml_backend_dev_buffer_type(self.ptr)
+        return DryBufferType(raw) if self.dry else raw
 
     @property
     def host_pointer_buffers(self) -> bool:
@@ -118,6 +145,25 @@ def find_device(name: str = "CPU") -> Device:
         if device.name.lower() == wanted or (wanted == "gpu" and device.type in (DeviceType.GPU, DeviceType.IGPU)):
             return device
     raise BackendError(f"no device {name!r}; this installation has {', '.join(d.name for d in found)}")
+
+
+def _available() -> list[int]:
+    """Bytes that the system says are available (Linux): of its memory, and within the limit of a container."""
+    found = []
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        found += [int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable:")]
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        if limit != "max":
+            used = int((group / "memory.current").read_text(encoding="ascii"))
+            reclaimable = dict(
+                line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines()
+            )
+            found.append(int(limit) - used + int(reclaimable.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        pass  # another system, or no such limit: what is known so far
+    return found
 
 
 def physical_cores() -> int:
