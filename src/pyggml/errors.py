@@ -17,6 +17,7 @@
     │   ├── UnsupportedArchitectureError  no ``models/<general.architecture>.py``
     │   └── MissingTensorError            a tensor that the architecture needs is absent
     ├── ParameterError (ValueError)       an option is out of its range
+    │   └── GrammarError                  a grammar or a schema is wrong, not supported or too costly
     └── ContextFullError (RuntimeError)   no room is left in the KV cache
 
 The classes are split by what a caller can do about them, not by the module that raises them. Messages name the
@@ -30,6 +31,7 @@ __all__ = [
     "ContextFullError",
     "DTypeError",
     "GGUFError",
+    "GrammarError",
     "LibraryError",
     "MissingTensorError",
     "ModelError",
@@ -101,6 +103,20 @@ class MissingTensorError(ModelError):
 
 class ParameterError(PyggmlError, ValueError):
     """An option is out of its range; the message names the option and the range."""
+
+
+class GrammarError(ParameterError):
+    """A grammar, schema or regular expression is wrong, not supported, or costs more than its limits allow.
+
+    Attributes:
+        line: where, counted from 1; None when the reason has no place.
+        column: likewise.
+    """
+
+    def __init__(self, message: str, *, line: int | None = None, column: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
 
 
 class ContextFullError(PyggmlError, RuntimeError):

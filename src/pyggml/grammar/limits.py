@@ -1,0 +1,48 @@
+"""What a grammar may cost, whoever wrote it."""
+
+from dataclasses import dataclass, fields
+
+from pyggml.errors import ParameterError
+
+__all__ = ["GrammarLimits"]
+
+
+@dataclass(frozen=True)
+class GrammarLimits:
+    """Bounds for grammars of strangers; the defaults are far above what people write.
+
+    Times were measured on one core of a small server. The first five are checked here, before llguidance sees the
+    text: its own limits count the work of its lexer and parser, but not its recursion over long chains of rules (which
+    ends the process when the stack is full) nor the simplification of long expressions (quadratic).
+
+    Attributes:
+        schema_chars: length of a JSON schema as text.
+        pattern_chars: length of one regular expression, and of all patterns of a schema together: 8,192 characters
+            take 0.2 s at worst, twice as many four times as long.
+        text_chars: length of a Lark or GBNF grammar.
+        rules: rules of a Lark or GBNF grammar; references (``$ref``) to different places of a schema.
+        choices: strings of a choice.
+        items_in_row: possible readings at one place of the text.
+        items_per_step: parser items for one mask; 50,000 take about 3 ms.
+        lexer_fuel: work to set up the lexer; a million takes about 20 ms.
+        lexer_fuel_per_step: work of the lexer for one mask; 200,000 take about 15 ms.
+        lexer_states: states of the lexer over a whole generation, 1 to 2 kB each.
+        symbols: size of the grammar after expansion.
+    """
+
+    schema_chars: int = 262_144
+    pattern_chars: int = 8_192
+    text_chars: int = 32_768
+    rules: int = 500
+    choices: int = 10_000
+    items_in_row: int = 2_000
+    items_per_step: int = 50_000
+    lexer_fuel: int = 1_000_000
+    lexer_fuel_per_step: int = 200_000
+    lexer_states: int = 50_000
+    symbols: int = 200_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise ParameterError(f"{field.name} must be 1 or more, got {getattr(self, field.name)}")
