@@ -1,6 +1,6 @@
 """Derive the cffi declarations from ggml's own headers, at build time.
 
-Usage: ``python gen_cdef.py INCLUDE_DIR HELPERS_H CDEF_OUT CSRC_OUT``
+Usage: ``python gen_cdef.py INCLUDE_DIR OWN_HEADER... CDEF_OUT CSRC_OUT``
 
 Every function, struct, enum and integer macro of ``LINKED`` is declared as is; the C compiler then checks each
 declaration against the header (cffi API mode), so a change of signature in a newer ggml is a build error.
@@ -132,10 +132,10 @@ def function_pointers(header: Path, key: str) -> tuple[list[str], str, str]:
     return types, struct, bind
 
 
-def main(include: Path, helpers: Path, cdef_out: Path, csrc_out: Path) -> None:
+def main(include: Path, own: list[Path], cdef_out: Path, csrc_out: Path) -> None:
     cdef: list[str] = []
     csrc = [f'#include "{name}"' for name in [*LINKED, *DYNAMIC.values()]]
-    csrc.append(f'#include "{helpers.name}"')
+    csrc += [f'#include "{header.name}"' for header in own]
     for name in LINKED:
         found, macros = declarations(include / name)
         cdef += [f"#define {macro} ..." for macro in macros]
@@ -148,12 +148,13 @@ def main(include: Path, helpers: Path, cdef_out: Path, csrc_out: Path) -> None:
             f"int pyggml_bind_{key}(const char * path);",
         ]
         csrc += [struct, bind]
-    helper_text, _ = preprocess(strip_comments(helpers.read_text(encoding="utf-8")))
-    cdef += [helper_text, CALLBACKS]
+    cdef += [preprocess(strip_comments(header.read_text(encoding="utf-8")))[0] for header in own]
+    cdef.append(CALLBACKS)
     cdef = list(dict.fromkeys(cdef))  # headers repeat each other's opaque typedefs
     cdef_out.write_text("\n".join(cdef), encoding="utf-8")
     csrc_out.write_text("\n".join(csrc), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*(Path(arg) for arg in sys.argv[1:5]))
+    include, *own, cdef, csrc = (Path(arg) for arg in sys.argv[1:])
+    main(include, own, cdef, csrc)
