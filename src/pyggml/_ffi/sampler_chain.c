@@ -105,17 +105,13 @@ static void top_p(pyggml_sampler * s, candidates * c) {
     const float least = s->options.min_keep > 0 ? bound(s, c, s->options.min_keep) : INFINITY;
     int32_t m = 0;
     // The nucleus is nearly always small: look at the likely tokens first, then at more.
-    for (float depth = c->n > 256 ? 8.0f : INFINITY;; depth = depth < 16.0f ? 16.0f : INFINITY) {
+    for (float depth = c->n > 256 ? 8.0f : INFINITY;; depth = depth < 14.0f ? depth + 2.0f : INFINITY) {
         const float limit = c->max - depth;
         m = gather(s, c, least < limit ? least : limit);
         if (depth == INFINITY) {
             break;
         }
-        double sum = 0.0;
-        for (int32_t i = 0; i < m; i++) {
-            sum += (double) s->passes->weigh(c->row[row_key_id(s->keys[i])], c->max, 1.0f);
-        }
-        if ((float) (sum / shares.total) >= share) {
+        if ((float) (s->passes->weigh_keys(s->keys, m, c->row, c->max) / shares.total) >= share) {
             break;
         }
     }

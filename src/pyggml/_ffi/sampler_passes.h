@@ -50,6 +50,25 @@ static PASS_TARGET float PASS(weigh)(float x, float max, float scale) {
     return PASS(exp)(t)[0];
 }
 
+static PASS_TARGET double PASS(weigh_keys)(const uint64_t * keys, int32_t n, const float * row, float max) {
+    double sum = 0.0;
+    for (int32_t start = 0; start < n; start += ROW_CHUNK) {
+        const int32_t end = n - start < ROW_CHUNK ? n : start + ROW_CHUNK;
+        lanes weight = {0};
+        for (int32_t i = start; i < end; i += ROW_LANES) {
+            float v[ROW_LANES];
+            for (int32_t j = 0; j < ROW_LANES; j++) {
+                v[j] = i + j < end ? row[row_key_id(keys[i + j])] : -INFINITY;
+            }
+            weight += PASS(exp)(PASS(load)(v) - max);
+        }
+        for (int32_t j = 0; j < ROW_LANES; j++) {
+            sum += (double) weight[j];
+        }
+    }
+    return sum;
+}
+
 static PASS_TARGET bool PASS(survey)(const float * x, int32_t n, float * groups, float * chunks) {
     const lanes low = (lanes) {0} - INFINITY;
     mask_lanes bad = {0};
@@ -230,6 +249,7 @@ static PASS_TARGET double PASS(log_sum)(const float * x, int32_t n, float max) {
 
 static const row_passes PASS(passes) = {
     PASS(survey), PASS(weights), PASS(sums), PASS(spread), PASS(find), PASS(mask), PASS(log_sum), PASS(weigh),
+    PASS(weigh_keys),
 };
 
 #undef PASS_INLINE

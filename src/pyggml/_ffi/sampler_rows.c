@@ -105,10 +105,7 @@ int32_t pyggml_keys_share(uint64_t * keys, int32_t n, const row_shares * shares,
     while (n - kept > 16) {
         uint64_t * rest = keys + kept;
         const int32_t larger = partition(rest, n - kept, &state);
-        double more = 0.0;
-        for (int32_t i = 0; i < larger; i++) {
-            more += share_of(shares, rest[i]);
-        }
+        const double more = shares->passes->weigh_keys(rest, larger, shares->row, shares->max) / shares->total;
         if ((float) (sum + more) >= share && kept + larger >= least) {
             n = kept + larger;
         } else {

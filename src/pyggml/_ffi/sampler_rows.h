@@ -35,6 +35,8 @@ typedef struct {
     double (*log_sum)(const float * x, int32_t n, float max);
     // exp((x - max) * scale), the same bits as inside sums.
     float (*weigh)(float x, float max, float scale);
+    // The sum of exp(row[id] - max) over the ids in keys.
+    double (*weigh_keys)(const uint64_t * keys, int32_t n, const float * row, float max);
 } row_passes;
 
 const row_passes * pyggml_row_passes(void);

@@ -1,6 +1,7 @@
-"""Sampling: a row of logits in, a token out."""
+"""Sampling: a row of logits in, a token out, by llama.cpp's chain; and how likely a token was."""
 
+from .breakers import DryBreakers
 from .params import SamplingParams
-from .sampler import Sampler
+from .sampler import Sampler, TokenLogprobs, logprobs
 
-__all__ = ["Sampler", "SamplingParams"]
+__all__ = ["DryBreakers", "Sampler", "SamplingParams", "TokenLogprobs", "logprobs"]
