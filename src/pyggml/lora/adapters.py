@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ class Adapters(Closing):
         Args:
             paths: their files; an adapter's place in this list is its index.
             base: the model's file.
-            device_of: the device of one of the model's tensors, by name.
+            device_of: the device of one of the model's tensors, by name (``Weights.device_of``). On a dry device an
+                adapter takes no memory and is only counted.
 
         Raises:
             GGUFError, ModelError: a file is no adapter for this model; the message names it.
@@ -39,7 +40,7 @@ class Adapters(Closing):
         self.names: list[str] = []
         """What each calls itself, else the name of its file."""
         self._pairs: list[dict[str, LoadedPair]] = []
-        self._arenas: list[Arena] = []
+        self._arenas: list[tuple[Device, Arena]] = []
         try:
             for path in self.paths:
                 with LoraAdapter(path) as adapter:
@@ -60,22 +61,28 @@ class Adapters(Closing):
             device = device_of(pair.target)
             if device.name not in arenas:
                 arenas[device.name] = (device, Arena(static=True))
-                self._arenas.append(arenas[device.name][1])
+                self._arenas.append(arenas[device.name])
             arena = arenas[device.name][1]
             a, b = (arena.new_tensor(DType(i.type), i.shape, name=i.name) for i in (pair.a, pair.b))
             loaded[pair.target] = LoadedPair(a, b, pair.factor)
         for device, arena in arenas.values():
             for buffer in arena.allocate(device.buffer_type, f"the adapter {adapter.path.name} on {device.name}"):
                 buffer.set_usage(BufferUsage.WEIGHTS)
-        for pair in adapter.pairs.values():
-            loaded[pair.target].a.set_bytes(adapter.data(pair.a))
-            loaded[pair.target].b.set_bytes(adapter.data(pair.b))
+        if not any(device.dry for device, _ in arenas.values()):
+            for pair in adapter.pairs.values():
+                loaded[pair.target].a.set_bytes(adapter.data(pair.a))
+                loaded[pair.target].b.set_bytes(adapter.data(pair.b))
         return loaded
+
+    def sizes(self) -> Iterator[tuple[Device, int]]:
+        """Devices and the bytes taken there."""
+        for device, arena in self._arenas:
+            yield device, arena.n_bytes
 
     @property
     def n_bytes(self) -> int:
         """Bytes of memory on all devices."""
-        return sum(arena.n_bytes for arena in self._arenas)
+        return sum(n_bytes for _, n_bytes in self.sizes())
 
     def check(self, scales: Mapping[int, npt.NDArray[np.float32]], *, n_tokens: int) -> tuple[int, ...]:
         """The adapters that a batch uses, ascending.
@@ -129,7 +136,7 @@ class Adapters(Closing):
 
     def close(self) -> None:
         """Free the memory; a second call does nothing."""
-        for arena in self._arenas:
+        for _, arena in self._arenas:
             arena.close()
         self._arenas, self._pairs = [], []
 

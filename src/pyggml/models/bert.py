@@ -82,20 +82,14 @@ class Layer:
 
 
 class RankHead:
-    """A score from the first token's state: ``out(tanh(dense(x)))``. A file may lack one of the two layers."""
+    """A score from the first token's state: ``W tanh(P x)``; a file may lack ``P``, BERT's pooler."""
 
-    def __init__(self, meta: ModelMetadata, w: Scope, c: BertConfig) -> None:
-        if "cls.weight" not in w and "cls.output.weight" not in w:
-            raise ModelError(
-                f"{meta.path}: bert.pooling_type is 4 (rank), but cls.weight and cls.output.weight are missing"
-            )
+    def __init__(self, w: Scope, c: BertConfig) -> None:
         self.dense = Linear(w, "cls", c.n_embd, c.n_embd) if "cls.weight" in w else None
-        self.output = Linear(w, "cls.output", c.n_embd, c.n_scores) if "cls.output.weight" in w else None
+        self.output = Linear(w, "cls.output", c.n_embd, c.n_scores)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.dense is not None:
-            x = ops.tanh(self.dense(x))
-        return x if self.output is None else self.output(x)
+        return self.output(x if self.dense is None else ops.tanh(self.dense(x)))
 
 
 class Bert:
@@ -106,7 +100,7 @@ class Bert:
         self.position_embd = Embedding(w, "position_embd", c.n_embd, c.n_ctx_train)
         self.token_embd_norm = LayerNorm(w, "token_embd_norm", c.n_embd, eps=c.eps)
         self.layers = [Layer(w / f"blk.{i}", c, i) for i in range(c.n_layer)]
-        self.head = RankHead(meta, w, c) if c.pooling == Pooling.RANK else None
+        self.head = RankHead(w, c) if c.pooling == Pooling.RANK else None
         self.shape = ModelShape(
             n_vocab=0,
             n_embd=c.n_embd,
