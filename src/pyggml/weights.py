@@ -6,7 +6,7 @@ in place from the mapped file; weights that the CPU can multiply faster in rearr
 """
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from pyggml._ffi import ffi, lib
 from pyggml.errors import MissingTensorError, ModelError
 from pyggml.gguf import GGUFFile
-from pyggml.tensor import Arena, Buffer, BufferUsage, Device, DType, Tensor, ops
+from pyggml.tensor import Arena, Buffer, BufferUsage, Device, DryBufferType, DType, Tensor, ops
 
 __all__ = ["Scope", "Use", "Weights"]
 
@@ -36,19 +36,44 @@ class _Group:
     arena: Arena = field(default_factory=lambda: Arena(static=True))
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def raw_type(self) -> Any:
+        """The buffer type by which sizes are known."""
+        return self.device.buffer_type if self.buffer_type is None else self.buffer_type
+
 
 class Weights:
-    """The weights of one model on a list of devices, the preferred one first."""
+    """The weights of one model on its devices."""
 
-    def __init__(self, file: GGUFFile, devices: list[Device], *, use_mmap: bool = True, repack: bool = True) -> None:
+    def __init__(
+        self,
+        file: GGUFFile,
+        devices: Sequence[Device],
+        *,
+        use_mmap: bool = True,
+        repack: bool = True,
+        place: Callable[[str, Use], Sequence[Device]] | None = None,
+        dry: bool = False,
+    ) -> None:
+        """
+        Args:
+            file: the model's file; it must stay open as long as the weights.
+            devices: where weights may live, the preferred one first.
+            use_mmap: use them in place from the mapped file where a device can.
+            repack: rearrange them where the CPU has faster kernels for that.
+            place: tells by name and use which devices to try for a weight; default: ``devices``.
+            dry: :meth:`load` takes no memory and reads nothing; :meth:`sizes` tells what it would take.
+        """
         self.file = file
-        self.devices = devices
+        self.devices = list(devices)
         self.use_mmap = use_mmap
         self.repack = repack
+        self.dry = dry
+        self._devices_for = place
         self._groups: dict[tuple[str, int], _Group] = {}
         self._mapped: list[Buffer] = []
         self._asked: set[str] = set()
-        self._choices: dict[tuple[DType, tuple[int, ...], Use], tuple[Device, Any]] = {}
+        self._choices: dict[tuple[tuple[str, ...], DType, tuple[int, ...], Use], tuple[Device, Any]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self.file.tensors
@@ -74,21 +99,22 @@ class Weights:
                 f"the metadata asks for {list(shape)}"
             )
         self._asked.add(name)
-        device, buffer_type = self._place(info.type, info.shape, use)
+        devices = self.devices if self._devices_for is None else self._devices_for(name, use)
+        device, buffer_type = self._place(devices, info.type, info.shape, use)
         key = (device.name, 0 if buffer_type is None else int(ffi.cast("uintptr_t", buffer_type)))
         group = self._groups.setdefault(key, _Group(device, buffer_type))
         if name not in group.tensors:
             group.tensors[name] = group.arena.new_tensor(DType(info.type), info.shape, name=name)
         return group.tensors[name]
 
-    def _place(self, dtype: DType, shape: tuple[int, ...], use: Use) -> tuple[Device, Any]:
-        key = (dtype, shape, use)
+    def _place(self, devices: Sequence[Device], dtype: DType, shape: tuple[int, ...], use: Use) -> tuple[Device, Any]:
+        key = (tuple(device.name for device in devices), dtype, shape, use)
         if key not in self._choices:
-            self._choices[key] = self._decide(dtype, shape, use)
+            self._choices[key] = self._decide(devices, dtype, shape, use)
         return self._choices[key]
 
-    def _decide(self, dtype: DType, shape: tuple[int, ...], use: Use) -> tuple[Device, Any]:
-        for device in self.devices:
+    def _decide(self, devices: Sequence[Device], dtype: DType, shape: tuple[int, ...], use: Use) -> tuple[Device, Any]:
+        for device in devices:
             if self.repack and use is Use.MUL_MAT:
                 for extra in device.extra_buffer_types():
                     if _supports(device, extra, dtype, shape, use):
@@ -99,7 +125,7 @@ class Weights:
         raise ModelError(f"no device can use {dtype.name} weights for {use.value}; add the CPU to the devices")
 
     def load(self, *, progress: Callable[[float], None] | None = None) -> None:
-        """Give every asked-for tensor its memory and data.
+        """Give every asked-for tensor its memory and data; when dry, only what the scheduler needs to see.
 
         Args:
             progress: called with the fraction of bytes done, 0 to 1.
@@ -107,6 +133,11 @@ class Weights:
         Raises:
             OutOfMemoryError: a device has no room.
         """
+        if self.dry:
+            for group in self._groups.values():
+                for buffer in group.arena.allocate(DryBufferType(group.raw_type), f"weights on {group.device.name}"):
+                    buffer.set_usage(BufferUsage.WEIGHTS)
+            return
         total = sum(self.file.tensors[n].n_bytes for g in self._groups.values() for n in g.tensors) or 1
         done = 0
         for group in self._groups.values():
@@ -148,6 +179,28 @@ class Weights:
         length = (info.offset + info.n_bytes - start) // page * page
         if length > 0:
             self.file.mapping(part=info.part).obj.madvise(mmap.MADV_DONTNEED, start, length)  # type: ignore[attr-defined]
+
+    def device_of(self, name: str) -> Device:
+        """The device of a weight that the model asked for (of its first use, if it has two).
+
+        Raises:
+            MissingTensorError: the model asked for no such weight.
+        """
+        for group in self._groups.values():
+            if name in group.tensors:
+                return group.device
+        raise MissingTensorError(f"{self.file.path}: the model uses no tensor {name!r}")
+
+    def sizes(self) -> Iterator[tuple[str, Device, int]]:
+        """Name, device and bytes there of each asked-for weight; one with two uses may come twice."""
+        for group in self._groups.values():
+            for name, tensor in group.tensors.items():
+                if group.buffer_type is None:
+                    yield name, group.device, self.file.tensors[name].n_bytes
+                else:
+                    size = lib.ggml_backend_buft_get_alloc_size(group.buffer_type, tensor.ptr)
+                    alignment = lib.ggml_backend_buft_get_alignment(group.buffer_type)
+                    yield name, group.device, -(-int(size) // alignment) * alignment
 
     def unused(self) -> list[str]:
         """Tensors of the file that nothing asked for."""

@@ -2,40 +2,20 @@
 
 import logging
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from helpers.rpc import rpc_server
 from pyggml.errors import BackendError, ParameterError
 from pyggml.tensor import Session, rpc
-
-SERVER = "import sys; from pyggml.tensor import rpc; rpc.serve('127.0.0.1', int(sys.argv[1]), n_threads=1)"
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-c", SERVER, str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        assert process.poll() is None, "the server ended"
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with rpc_server() as found:
+        yield found
 
 
 def test_product_on_another_process(endpoint: str) -> None:

@@ -3,6 +3,7 @@
 from .config import EngineConfig
 from .decoder import Decoder, DecoderStats
 from .engine import Engine
+from .fit import DeviceFit, Fit, fit
 from .generation import Generation, GenerationStats, Piece
 from .measure import measure
 from .stop import StopMatcher
@@ -10,11 +11,14 @@ from .stop import StopMatcher
 __all__ = [
     "Decoder",
     "DecoderStats",
+    "DeviceFit",
     "Engine",
     "EngineConfig",
+    "Fit",
     "Generation",
     "GenerationStats",
     "Piece",
     "StopMatcher",
+    "fit",
     "measure",
 ]

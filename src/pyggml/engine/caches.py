@@ -1,20 +1,38 @@
 """The cache that a model needs, from what it says of its layers."""
 
-from pyggml.kvcache import BatchOnlyCache, Cache, CausalCache, LayerShape, MixedCache
+from collections.abc import Callable, Sequence
+
+from pyggml.kvcache import BatchOnlyCache, Cache, CausalCache, MixedCache
 from pyggml.models import CacheKind, LayerCache, ModelShape
 from pyggml.tensor import Arena, Device, DType, ops
 
 from .config import EngineConfig
 
-__all__ = ["create_cache", "flash_attn_works"]
+__all__ = ["create_cache", "flash_attn_works", "n_cells"]
 
 
-def create_cache(shape: ModelShape, config: EngineConfig, device: Device, *, n_ctx: int, flash_attn: bool) -> Cache:
+def n_cells(config: EngineConfig, *, n_ctx: int, window: int) -> int:
+    """Tokens that a cache must hold for ``config.n_parallel`` sequences of ``n_ctx`` positions."""
+    everything = n_ctx * config.n_parallel
+    # Room for a whole batch beside the windows: its first token still looks back.
+    return min(everything, window * config.n_parallel + config.n_batch) if window else everything
+
+
+def create_cache(
+    shape: ModelShape, config: EngineConfig, device_of: Callable[[int], Device], *, n_ctx: int, flash_attn: bool
+) -> Cache:
     """One cache per window size; a single one where all layers agree.
+
+    Args:
+        shape: the model.
+        config: types and sizes.
+        device_of: the device that holds the keys and values of a layer.
+        n_ctx: positions of one sequence.
+        flash_attn: whether attention is fused.
 
     Raises:
         ParameterError: the cache types do not go with ``flash_attn`` or with the head size.
-        OutOfMemoryError: the device has no room.
+        OutOfMemoryError: a device has no room.
     """
     if shape.cache == CacheKind.BATCH_ONLY:
         return BatchOnlyCache(flash_attn=flash_attn)
@@ -23,9 +41,17 @@ def create_cache(shape: ModelShape, config: EngineConfig, device: Device, *, n_c
     try:
         for window in windows:
             inside = [layer.shape for layer in shape.layers if layer.window == window]
-            # Room for a whole batch beside the window: its first token still looks back.
-            n_cells = min(n_ctx, window + config.n_batch) if window else n_ctx
-            caches.append(_causal(inside, config, device, n_cells=n_cells, window=window, flash_attn=flash_attn))
+            caches.append(
+                CausalCache(
+                    inside,
+                    [device_of(layer.layer) for layer in inside],
+                    n_cells=n_cells(config, n_ctx=n_ctx, window=window),
+                    type_k=config.type_k,
+                    type_v=config.type_v,
+                    flash_attn=flash_attn,
+                    window=window,
+                )
+            )
     except Exception:
         for cache in caches:
             cache.close()
@@ -35,21 +61,7 @@ def create_cache(shape: ModelShape, config: EngineConfig, device: Device, *, n_c
     return MixedCache(caches, {layer.shape.layer: windows.index(layer.window) for layer in shape.layers})
 
 
-def _causal(
-    layers: list[LayerShape], config: EngineConfig, device: Device, *, n_cells: int, window: int, flash_attn: bool
-) -> CausalCache:
-    return CausalCache(
-        layers,
-        [device] * len(layers),
-        n_cells=n_cells,
-        type_k=config.type_k,
-        type_v=config.type_v,
-        flash_attn=flash_attn,
-        window=window,
-    )
-
-
-def flash_attn_works(layers: list[LayerCache], device: Device, *, type_k: DType, type_v: DType) -> bool:
+def flash_attn_works(layers: Sequence[LayerCache], device: Device, *, type_k: DType, type_v: DType) -> bool:
     """Ask the device whether it has fused attention for these head sizes and cache types."""
     for shape in {(layer.shape.d_k, layer.shape.d_v, layer.shape.n_head_kv) for layer in layers}:
         d_k, d_v, n_head_kv = shape

@@ -6,22 +6,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pyggml.closing import Closing
-from pyggml.errors import DTypeError, ModelError, ParameterError, ShapeError
-from pyggml.gguf import GGUFFile, ModelMetadata
-from pyggml.models import create_model
-from pyggml.tensor import Backend, Executor, find_device
-from pyggml.weights import Weights
+from pyggml.errors import OutOfMemoryError, PyggmlError
+from pyggml.gguf import GGUFFile
 
-from .caches import create_cache, flash_attn_works
+from .assembly import Assembly
 from .config import EngineConfig
-from .decoder import Decoder
+from .fit import measure_placement, open_placement
 
 __all__ = ["LoadedModel"]
 
 log = logging.getLogger("pyggml.engine")
-
-# What the tensor room says when metadata and weights of a file make no graph.
-_MISFITS = (DTypeError, ParameterError, ShapeError)
 
 
 class LoadedModel(Closing):
@@ -40,51 +34,59 @@ class LoadedModel(Closing):
     def _open(self, path: Path, progress: Callable[[float], None] | None) -> None:
         config, stack = self.config, self._stack
         self.file = stack.enter_context(GGUFFile(path))
-        self.metadata = ModelMetadata(self.file)
-        device = find_device(config.device)
-        self.backends = [stack.enter_context(Backend(device, n_threads=config.n_threads))]
-        if not device.is_cpu:
-            self.backends.append(stack.enter_context(Backend(find_device("CPU"), n_threads=config.n_threads)))
-        devices = [backend.device for backend in self.backends]
-        self.weights = Weights(self.file, devices, use_mmap=config.use_mmap, repack=config.repack)
-        stack.callback(self.weights.close)
+        self.placement, self.backends, _ = open_placement(self.file, config, stack)
         try:
-            self.model = create_model(self.metadata, self.weights.scope())
-        except _MISFITS as error:
-            raise ModelError(f"{path}: {error}") from error
-        self.weights.load(progress=progress)
-        shape = self.model.shape
-        self.n_ctx = config.n_ctx or shape.n_ctx_train
-        self.flash_attn = self._choose_flash_attn()
-        self.cache = create_cache(shape, config, device, n_ctx=self.n_ctx, flash_attn=self.flash_attn)
-        stack.callback(self.cache.close)
-        executor = stack.enter_context(Executor(self.backends))
-        self.decoder = Decoder(self.model, self.cache, executor)
-        stack.callback(self.decoder.close)
-        self.executor = executor
-        try:
-            self.decoder.reserve(min(config.n_batch, self.n_ctx))
-        except _MISFITS as error:
-            raise ModelError(f"{path}: {error}") from error
-        self._report_unused()
+            parts = Assembly(self.file, self.backends, self.placement, config, progress=progress)
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(f"{path}: {error}. {self._explain()}") from error
+        stack.enter_context(parts)
+        self.metadata = parts.metadata
+        self.weights = parts.weights
+        self.model = parts.model
+        self.n_ctx = parts.n_ctx
+        self.flash_attn = parts.flash_attn
+        self.cache = parts.cache
+        self.executor = parts.executor
+        self.decoder = parts.decoder
+        self._report(parts)
 
-    def _report_unused(self) -> None:
+    def _explain(self) -> str:
+        """What was needed, what there is, and what can be done."""
+        try:
+            measured = measure_placement(self.file, self.backends, self.placement, self.config)
+        except PyggmlError:
+            return "Lower n_ctx, n_parallel, n_batch or n_gpu_layers"
+        parts = []
+        for device, need in zip(self.placement.devices, measured.needs, strict=True):
+            free, _ = device.memory()
+            parts.append(
+                f"{device.name} needs {_mib(need.total)} MiB (weights {_mib(need.weights)}, KV cache "
+                f"{_mib(need.cache)}, compute {_mib(need.compute)}) and has {_mib(free)} MiB free"
+            )
+        steps = "n_ctx, n_parallel or n_batch, or take smaller cache types"
+        if len(self.placement.devices) > 1:
+            steps += ", or place fewer layers there (n_gpu_layers; -1: as many as fit)"
+        return f"{'; '.join(parts)}. Lower {steps}"
+
+    def _report(self, parts: Assembly) -> None:
         if unused := self.weights.unused():
             shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
             log.warning("%s: %d tensors are not used and may be missed: %s", self.file.path, len(unused), shown)
-
-    def _choose_flash_attn(self) -> bool:
-        c, device = self.config, self.backends[0].device
-        works = flash_attn_works(list(self.model.shape.layers), device, type_k=c.type_k, type_v=c.type_v)
-        if c.flash_attn and not works:
-            raise ParameterError(
-                f"device {device.name} has no flash attention for this model with {c.type_k.name}/{c.type_v.name} "
-                "caches; leave flash_attn to the engine, or use F16"
+        if parts.no_flash_attn_on:
+            name = parts.no_flash_attn_on
+            log.warning("flash attention is off: device %s does not support it for this model", name)
+        if self.config.n_gpu_layers and len(self.placement.devices) == 1:
+            log.warning("n_gpu_layers is %d, but all layers are on the CPU", self.config.n_gpu_layers)
+        if len(self.placement.devices) > 1:
+            where = ", ".join(
+                f"{self.placement.layers_on(i)} on {device.name}" for i, device in enumerate(self.placement.devices)
             )
-        if c.flash_attn is None and not works:
-            log.warning("flash attention is off: device %s does not support it for this model", device.name)
-        return works if c.flash_attn is None else c.flash_attn
+            log.info("layers (with the output): %s", where)
 
     def close(self) -> None:
         """Free graphs, cache, weights and threads, in this order; a second call does nothing."""
         self._stack.close()
+
+
+def _mib(n: int) -> int:
+    return -(-n // 2**20)
