@@ -38,7 +38,7 @@ def bench(model: str, n_prompt: int, n_gen: int, depth: int, repetitions: int, a
     from pyggml.engine import Engine, measure
 
     found = find_model(model)
-    config = engine_config(n_ctx=depth + max(n_prompt, n_gen), **options)
+    config = engine_config(options, n_ctx=depth + max(n_prompt, n_gen))
     with Engine(found.path, config) as engine:
         results = []
         for name, prompt, generate in (("pp", n_prompt, 0), ("tg", 0, n_gen)):
@@ -50,9 +50,9 @@ def bench(model: str, n_prompt: int, n_gen: int, depth: int, repetitions: int, a
             "model": found.label,
             "architecture": engine.metadata.architecture,
             "pyggml": __version__,
-            "device": engine.backends[0].device.name,
+            "device": "+".join(backend.device.name for backend in engine.backends),
             "description": engine.backends[0].device.description,
-            "n_threads": engine.backends[0].n_threads,
+            "n_threads": engine.backends[-1].n_threads,
             "flash_attn": engine.flash_attn,
             "type_k": config.type_k.name.lower(),
             "type_v": config.type_v.name.lower(),

@@ -21,6 +21,7 @@ COMMANDS: Final = MappingProxyType(
         "list": ("pyggml_server.cli.list:list_models", "List the models in the store."),
         "show": ("pyggml_server.cli.show:show", "Show what is inside a model."),
         "rm": ("pyggml_server.cli.rm:remove", "Delete models from the store."),
+        "fit": ("pyggml_server.cli.fit:fit", "Measure the memory that a model would take."),
         "bench": ("pyggml_server.cli.bench:bench", "Measure prefill and decode speed."),
     }
 )

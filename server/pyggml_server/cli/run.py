@@ -60,8 +60,7 @@ def _open(found: FoundModel, options: dict[str, Any]) -> Any:
     from pyggml.engine import Engine
 
     chosen = options["num_ctx"] or found.params.get("num_ctx") or 4096
-    names = ("n_threads", "device", "n_batch", "flash_attn", "cache_type_k", "cache_type_v")
-    return Engine(found.path, engine_config(n_ctx=int(chosen), **{name: options[name] for name in names}))
+    return Engine(found.path, engine_config(options, n_ctx=int(chosen)))
 
 
 def _sampling(stored: Mapping[str, Any], given: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ would need with what it has, and lay them out again, until the layout repeats.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyggml.errors import OutOfMemoryError
@@ -284,9 +284,9 @@ def fit(path: str | Path, config: EngineConfig) -> Fit:
                 zip(placement.devices, memory, measured.needs, strict=True)
             )
         )
-        result = Fit(devices, measured)
-        if config.n_gpu_layers is not None and not all(device.fits for device in devices[:-1]):
+        asked = not config.placed or config.n_gpu_layers not in (None, -1)
+        if asked and not all(device.fits for device in devices[:-1]):
             free = [each for each, _ in memory[:-1]]
-            most = find_placement(file, backends, config, free=free).placement.n_gpu_layers
-            return Fit(devices, measured, most)
-        return result
+            automatic = replace(config, n_gpu_layers=-1)
+            return Fit(devices, measured, find_placement(file, backends, automatic, free=free).placement.n_gpu_layers)
+        return Fit(devices, measured)
