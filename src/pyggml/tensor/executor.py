@@ -13,7 +13,7 @@ from .checked import compute_checked
 from .device import Backend
 from .graph import Graph
 from .profile import NodeTime, profile
-from .scheduler import Scheduler
+from .scheduler import Scheduler, readers_of_host_memory
 
 __all__ = ["Executor"]
 
@@ -61,7 +61,8 @@ class Executor(Closing):
         self.generation = 1
         self.dry = dry
         self._counted = [0] * len(backends)
-        self._options = {"op_offload": op_offload, "keep_on_host": keep_on_host}
+        self._op_offload = op_offload
+        self._keep_on_host = keep_on_host
         self._gallocr: Any = ffi.NULL
         self._main: Scheduler | None = None
         self._small: list[Scheduler] = []
@@ -73,7 +74,7 @@ class Executor(Closing):
             buffer_type = lib.ggml_backend_get_default_buffer_type(backends[0].ptr)
             self._gallocr = not_null(lib.ggml_gallocr_new(buffer_type), "creating a graph allocator")
         else:
-            self._main = self._active = Scheduler(backends, graph_size=graph_size, **self._options)
+            self._main = self._active = Scheduler(backends, graph_size=graph_size, op_offload=self._op_offload)
         for backend in backends:
             backend.users.add(self)
 
@@ -127,7 +128,7 @@ class Executor(Closing):
         if self._main is not None:
             main = self._main_for(graph)
             main.forget()
-            ok = main.reserve(graph)
+            ok = main.reserve(graph, self._on_host(graph))
         else:
             ok = lib.ggml_gallocr_reserve(self._gallocr, ptr)
         self.generation += 1
@@ -138,7 +139,7 @@ class Executor(Closing):
 
     def _count(self, graph: Graph, ptr: Any) -> None:
         if self._main is not None:
-            sizes = self._main_for(graph).measure(graph)
+            sizes = self._main_for(graph).measure(graph, self._on_host(graph))
         else:
             array = ffi.new("size_t[1]")
             lib.ggml_gallocr_reserve_n_size(self._gallocr, ptr, ffi.NULL, ffi.NULL, array)
@@ -199,30 +200,38 @@ class Executor(Closing):
         if graph.n_items > main.graph_size:
             main.close()
             size = max(2 * main.graph_size, graph.n_items)
-            main = self._main = self._active = Scheduler(self.backends, graph_size=size, **self._options)
+            main = self._main = self._active = Scheduler(self.backends, graph_size=size, op_offload=self._op_offload)
         return main
 
     def _allocate_scheduled(self, graph: Graph) -> bool:
-        scheduler = self._small_for(graph) or self._main_for(graph)
+        on_host = self._on_host(graph)
+        scheduler = self._small_for(graph, on_host) or self._main_for(graph)
         scheduler.forget()
         self._used(scheduler)
         # Lays out again, see _allocate_alone().
-        if not scheduler.reserve(graph):
+        if not scheduler.reserve(graph, on_host):
             return False
         self._undo(graph)
         if not sum(scheduler.sizes()):
             self._place_empty(graph)
-        return scheduler.allocate(graph)
+        return scheduler.allocate(graph, on_host)
 
-    def _small_for(self, graph: Graph) -> Scheduler | None:
+    def _on_host(self, graph: Graph) -> list[Any]:
+        """Looked up before splitting, which puts copies in the place of operands."""
+        return readers_of_host_memory(graph) if self._keep_on_host else []
+
+    def _small_for(self, graph: Graph, on_host: list[Any]) -> Scheduler | None:
         """A scheduler of its own for a graph that needs little memory: a free one, or the one that waited longest."""
         reserved = sum(self._main.sizes()) if self._main is not None else 0
         if not reserved:
             return None
         if self._probe is None or self._probe.graph_size < graph.n_items:
             self._probe = self._replace(self._probe, graph)
-        sizes = self._probe.measure(graph)
+        sizes = self._probe.measure(graph, on_host)
         self._undo(graph)
+        if on_host:  # it was laid out in real memory
+            self._probe.close()
+            self._probe = None
         if sizes is None or SMALL * sum(sizes) > reserved:
             return None
         chosen = next((s for s in self._small if s.graph is None), None)
@@ -238,7 +247,7 @@ class Executor(Closing):
     def _replace(self, old: Scheduler | None, graph: Graph) -> Scheduler:
         if old is not None:
             old.close()
-        return Scheduler(self.backends, graph_size=max(1024, 2 * graph.n_items), **self._options)
+        return Scheduler(self.backends, graph_size=max(1024, 2 * graph.n_items), op_offload=self._op_offload)
 
     def _used(self, scheduler: Scheduler) -> None:
         self._active = scheduler
@@ -290,7 +299,7 @@ class Executor(Closing):
         _ = graph.ptr
         if not self.holds(graph):
             raise BackendError("the graph has no memory in this executor (any more): allocate() it first")
-        if (scheduler := self._scheduler_of(graph)) is not None:
+        if self._main is not None and (scheduler := self._scheduler_of(graph)) is not None:
             self._used(scheduler)
 
     def run(self, ptr: Any) -> None:

@@ -13,7 +13,7 @@ from .buffer import BufferUsage
 from .device import Backend
 from .graph import Graph
 
-__all__ = ["Scheduler"]
+__all__ = ["Scheduler", "readers_of_host_memory"]
 
 # Operations that read a whole cache: where it lies in the host's memory, copying it to another device costs more.
 READERS = frozenset((lib.GGML_OP_FLASH_ATTN_EXT, lib.GGML_OP_MUL_MAT))
@@ -24,12 +24,11 @@ class Scheduler(Closing):
     look at how it is split.
     """
 
-    def __init__(self, backends: Sequence[Backend], *, graph_size: int, op_offload: bool, keep_on_host: bool) -> None:
+    def __init__(self, backends: Sequence[Backend], *, graph_size: int, op_offload: bool) -> None:
         """See :class:`~pyggml.tensor.Executor`; ``graph_size`` is fixed here."""
         self.backends = list(backends)
         self.graph_size = graph_size
         self._graph: Callable[[], Graph | None] = lambda: None
-        self._keep_on_host = keep_on_host
         array = ffi.new("ggml_backend_t[]", [b.ptr for b in backends])
         raw = lib.ggml_backend_sched_new(array, ffi.NULL, len(self.backends), graph_size, False, op_offload)
         self.ptr: Any = not_null(raw, "creating a scheduler")
@@ -40,12 +39,11 @@ class Scheduler(Closing):
         graph = self._graph()
         return graph if graph is not None and graph.allocated_as else None
 
-    def _reset(self, graph: Graph) -> None:
+    def _reset(self, on_host: Sequence[Any]) -> None:
         lib.ggml_backend_sched_reset(self.ptr)
-        if self._keep_on_host:
-            host = self.backends[-1].ptr
-            for node in _readers_of_host_memory(graph):
-                lib.ggml_backend_sched_set_tensor_backend(self.ptr, node, host)
+        host = self.backends[-1].ptr
+        for node in on_host:
+            lib.ggml_backend_sched_set_tensor_backend(self.ptr, node, host)
 
     def forget(self) -> None:
         """Take the memory from the graph that has it."""
@@ -53,17 +51,19 @@ class Scheduler(Closing):
         if graph is not None:
             graph.forget_memory()
 
-    def reserve(self, graph: Graph) -> bool:
-        """Make the buffers large enough for ``graph``; False: a device has no room."""
-        self._reset(graph)
+    def reserve(self, graph: Graph, on_host: Sequence[Any]) -> bool:
+        """Make the buffers large enough for ``graph``, whose nodes ``on_host`` run on the CPU; False: a device has no
+        room.
+        """
+        self._reset(on_host)
         ok = lib.ggml_backend_sched_reserve(self.ptr, graph.ptr)
         lib.ggml_backend_sched_reset(self.ptr)
         return bool(ok)
 
-    def measure(self, graph: Graph) -> list[int] | None:
+    def measure(self, graph: Graph, on_host: Sequence[Any]) -> list[int] | None:
         """Bytes that ``graph`` needs on each back end, without taking them; None: they cannot be had."""
-        if self._keep_on_host:  # ggml forgets such wishes when it only measures
-            return self.sizes() if self.reserve(graph) else None
+        if on_host:  # ggml forgets such wishes when it only measures
+            return self.sizes() if self.reserve(graph, on_host) else None
         sizes = ffi.new("size_t[]", len(self.backends))
         lib.ggml_backend_sched_reserve_size(self.ptr, graph.ptr, sizes)
         lib.ggml_backend_sched_reset(self.ptr)
@@ -71,9 +71,9 @@ class Scheduler(Closing):
         types = [lib.ggml_backend_sched_get_buffer_type(self.ptr, b.ptr) for b in self.backends]
         return [0 if types[i] in types[:i] else int(n) for i, n in enumerate(sizes)]
 
-    def allocate(self, graph: Graph) -> bool:
+    def allocate(self, graph: Graph, on_host: Sequence[Any]) -> bool:
         """Give ``graph``, laid out by :meth:`reserve` just now, its memory; False: a device has no room."""
-        self._reset(graph)
+        self._reset(on_host)
         ok = lib.ggml_backend_sched_alloc_graph(self.ptr, graph.ptr)
         self._graph = weakref.ref(graph)
         return bool(ok)
@@ -95,11 +95,11 @@ class Scheduler(Closing):
             self.ptr = ffi.NULL
 
 
-def _readers_of_host_memory(graph: Graph) -> list[Any]:
+def readers_of_host_memory(graph: Graph) -> list[Any]:
     """Nodes that read a static tensor, not a weight, in the CPU's memory: attention over a KV cache."""
-    found = []
+    found, ptr = [], graph.ptr
     for i in range(graph.n_nodes):
-        node = lib.ggml_graph_node(graph.ptr, i)
+        node = lib.ggml_graph_node(ptr, i)
         if node.op in READERS and any(_is_static_on_host(node.src[k]) for k in range(3)):
             found.append(node)
     return found
