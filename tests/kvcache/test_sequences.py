@@ -99,7 +99,7 @@ def test_any_history(request: pytest.FixtureRequest, architecture: str, kind: Ca
     run_state_machine_as_test(
         lambda: Sequences(engine, kind),
         settings=settings(
-            max_examples=12,
+            max_examples=5,
             stateful_step_count=20,
             deadline=None,
             derandomize=True,

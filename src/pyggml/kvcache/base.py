@@ -10,7 +10,11 @@ from pyggml.tensor import Executor, Graph, Tensor
 
 from .state import CacheState
 
-__all__ = ["Cache", "CacheView", "LayerShape", "Rotate", "check_range", "pad_to"]
+__all__ = ["UNLIMITED", "Cache", "CacheView", "LayerShape", "Rotate", "check_range", "pad_to"]
+
+UNLIMITED = 1 << 30
+"""``n_free`` of a cache that does not store tokens."""
+
 
 Rotate = Callable[[int, Tensor, Tensor], Tensor]
 """``rotate(layer, k, delta)``: keys ``(d_k, n_head_kv, n)`` float32 turned by ``delta`` ``(n)`` int32 positions."""

@@ -7,12 +7,10 @@ from pyggml.errors import ParameterError
 from pyggml.inputs import HostInput
 from pyggml.tensor import DType, Executor, Graph, Tensor, ops
 
-from .base import Rotate
+from .base import UNLIMITED, Rotate
 from .state import CacheState
 
 __all__ = ["BatchOnlyCache", "BatchOnlyView"]
-
-MAX_BATCH = 1 << 30  # nothing is stored, so there is always room
 
 
 class BatchOnlyCache:
@@ -20,7 +18,7 @@ class BatchOnlyCache:
 
     n_bytes = 0
     n_cells = 0
-    n_free = MAX_BATCH
+    n_free = UNLIMITED
     can_shift = False
     pending_shifts = False
 

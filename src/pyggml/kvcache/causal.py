@@ -244,19 +244,10 @@ class CausalCache:
             raise ParameterError(f"sequence {seq_id} cannot be saved at length {length}: it does not hold all of it")
         again = self._first_seen(length - 1) if self.can_resume(seq_id, length - 1) else self._first_seen(length)
         cells = self.cells.by_position(seq_id, again, length)
-        arrays: dict[str, npt.NDArray[np.generic]] = {
-            "positions": self.cells.pos[cells],
-            "delta": self.cells.delta[cells],
-            "layers": self._description(),
-        }
-        for layer in self.storage.shapes:
-            arrays[f"k.{layer}"], arrays[f"v.{layer}"] = self.storage.read(layer, cells)
-        return CacheState(length, arrays)
-
-    def _description(self) -> npt.NDArray[np.int32]:
-        types = (int(self.storage.types.k), int(self.storage.types.v))
-        shapes = self.storage.shapes.values()
-        return np.array([(s.layer, s.n_head_kv, s.d_k, s.d_v, *types) for s in shapes], np.int32)
+        table = self.cells
+        return CacheState(
+            length, {"positions": table.pos[cells], "delta": table.delta[cells], **self.storage.save(cells)}
+        )
 
     def check_load(self, seq_id: int, state: CacheState) -> None:
         """See :class:`~pyggml.kvcache.Cache`."""
@@ -268,19 +259,13 @@ class CausalCache:
             self.cells.restore(saved)
 
     def _check_state(self, state: CacheState) -> npt.NDArray[np.int32]:
-        layers = self._description()
-        if not np.array_equal(state.need("layers", (-1, 6), np.int32), layers):
-            raise ParameterError("the saved state is of other layers, head sizes or cache types than this cache has")
-        positions = state.need("positions", (-1,), np.int32)
-        n = positions.size
+        n = self.storage.check(state)
+        positions = state.need("positions", (n,), np.int32)
+        state.need("delta", (n,), np.int32)
         if not np.array_equal(positions, np.arange(state.length - n, state.length)):
             raise ParameterError(f"the saved state's positions are not the last {n} of {state.length}")
-        if state.length < 1 or not n or positions[0] > self._first_seen(state.length):
+        if state.length < 1 or not n or not 0 <= positions[0] <= self._first_seen(state.length):
             raise ParameterError(f"the saved state's {n} positions are too few to go on at {state.length}")
-        state.need("delta", (n,), np.int32)
-        for layer in self.storage.shapes:
-            for name, width in zip("kv", self.storage.row_bytes(layer), strict=True):
-                state.need(f"{name}.{layer}", (n, width), np.uint8)
         return positions
 
     def _take_for(self, seq_id: int, positions: npt.NDArray[np.int32]) -> Cells:
@@ -297,8 +282,7 @@ class CausalCache:
         cells = self._take_for(seq_id, state.arrays["positions"])
         self.cells.delta[cells] = state.arrays["delta"]
         self._moved |= bool(self.cells.delta[cells].any())
-        for layer in self.storage.shapes:
-            self.storage.write(layer, cells, state.arrays[f"k.{layer}"], state.arrays[f"v.{layer}"])
+        self.storage.load(cells, state)
 
     # -- memory -------------------------------------------------------------------------------------------------
 

@@ -18,12 +18,12 @@ class MixedCache:
     def __init__(self, caches: Sequence[Cache], cache_of: Mapping[int, int]) -> None:
         """
         Args:
-            caches: they must agree on ``flash_attn``.
+            caches: those that hold keys and values must agree on ``flash_attn``.
             cache_of: layer -> index into ``caches``.
         """
         self.caches = list(caches)
         self.cache_of = dict(cache_of)
-        self.flash_attn = caches[0].flash_attn
+        self.flash_attn = any(cache.flash_attn for cache in caches)
 
     def start(self, batch: Batch) -> None:
         for i, cache in enumerate(self.caches):
@@ -138,7 +138,7 @@ class MixedView:
     def __init__(self, views: Sequence[CacheView], cache_of: Mapping[int, int]) -> None:
         self.views = list(views)
         self.cache_of = cache_of
-        self.flash_attn = views[0].flash_attn
+        self.flash_attn = any(view.flash_attn for view in views)
 
     def of(self, layer: int) -> CacheView:
         """The view of the cache that the layer is in, for what only that kind of cache has."""

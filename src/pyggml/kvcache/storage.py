@@ -13,6 +13,7 @@ from pyggml.tensor import Arena, Device, DType, Graph, Tensor, ops, row_size
 from .base import LayerShape
 from .cells import Cells
 from .native import get_columns, get_rows, set_columns, set_rows
+from .state import CacheState
 
 __all__ = ["CacheTypes", "KVStorage", "StorageView"]
 
@@ -109,6 +110,36 @@ class KVStorage(Closing):
         if sources.size:
             for layer in self.shapes:
                 self.write(layer, targets, *self.read(layer, sources))
+
+    def save(self, cells: Cells) -> dict[str, npt.NDArray[np.generic]]:
+        """``layers``, ``k.<layer>`` and ``v.<layer>`` of a :class:`~pyggml.kvcache.CacheState`."""
+        arrays: dict[str, npt.NDArray[np.generic]] = {"layers": self._description()}
+        for layer in self.shapes:
+            arrays[f"k.{layer}"], arrays[f"v.{layer}"] = self.read(layer, cells)
+        return arrays
+
+    def _description(self) -> npt.NDArray[np.int32]:
+        types = (int(self.types.k), int(self.types.v))
+        return np.array([(s.layer, s.n_head_kv, s.d_k, s.d_v, *types) for s in self.shapes.values()], np.int32)
+
+    def check(self, state: CacheState) -> int:
+        """How many cells the state fills.
+
+        Raises:
+            ParameterError: it is not what :meth:`save` gives.
+        """
+        if not np.array_equal(state.need("layers", (-1, 6), np.int32), self._description()):
+            raise ParameterError("the saved state is of other layers, head sizes or cache types than this cache has")
+        n = -1
+        for layer in self.shapes:
+            for name, width in zip("kv", self.row_bytes(layer), strict=True):
+                n = state.need(f"{name}.{layer}", (n, width), np.uint8).shape[0]
+        return n
+
+    def load(self, cells: Cells, state: CacheState) -> None:
+        """Write what :meth:`save` saved, after :meth:`check`."""
+        for layer in self.shapes:
+            self.write(layer, cells, state.arrays[f"k.{layer}"], state.arrays[f"v.{layer}"])
 
     def _read_rows(self, store: Tensor, cells: Cells, width: int) -> Bytes:
         out = np.empty((cells.size, width), np.uint8)
