@@ -18,7 +18,7 @@ PURE = ["pyggml", "pyggml.chat", "pyggml.convert", "pyggml.errors", "pyggml.gguf
 FFI_USERS = {
     "pyggml.engine.decoder",
     "pyggml.inputs",
-    "pyggml.kvcache.causal",
+    "pyggml.kvcache.native",
     "pyggml.sampling.sampler",
     "pyggml.weights",
 }

@@ -125,8 +125,7 @@ def test_characters_of_several_tokens(engine: Engine) -> None:
 
     def say(script: list[int], **options: int) -> list[tuple[int | None, str]]:
         forced = Script(script)
-        engine.advance = lambda ids: (forced(), 0)  # type: ignore[method-assign, assignment]
-        engine.extend = forced  # type: ignore[method-assign, assignment]
+        engine.scheduler.decoder.run = forced  # type: ignore[method-assign]
         return [(piece.token, piece.text) for piece in engine.generate([3], GREEDY, **options)]  # type: ignore[arg-type]
 
     e = tokens["e"]

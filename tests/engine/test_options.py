@@ -191,8 +191,10 @@ def test_embedding_limits(bert: TinyModel, engine: Engine) -> None:
         pytest.raises(ContextFullError, match="holds 8"),
     ):
         short.embed([prompt(9)])
-    with pytest.raises(ModelError, match="llama does not embed"):
-        engine.embed(["hello"])
+    # A model that names no pooling: the mean of its states.
+    np.testing.assert_allclose(np.linalg.norm(engine.embed(["hello", "the"]), axis=1), 1, rtol=1e-5)
+    with pytest.raises(ModelError, match="does not rank"):
+        engine.rerank("hello", ["the"])
 
 
 @pytest.mark.parametrize("use_mmap", [True, False])

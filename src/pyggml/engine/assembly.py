@@ -8,6 +8,7 @@ from pyggml.closing import Closing
 from pyggml.errors import DTypeError, ModelError, ParameterError, ShapeError
 from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.kvcache import CausalCache, MixedCache
+from pyggml.lora import Adapters
 from pyggml.models import CacheKind, create_model
 from pyggml.tensor import Backend, Device, Executor
 from pyggml.weights import Weights
@@ -102,7 +103,10 @@ class Assembly(Closing):
         self.cache = create_cache(self.model.shape, config, cache_device, n_ctx=self.n_ctx, flash_attn=self.flash_attn)
         stack.callback(self.cache.close)
         self.executor = stack.enter_context(Executor(self.backends, keep_on_host=not placement.kv_offload, dry=dry))
-        self.decoder = Decoder(self.model, self.cache, self.executor)
+        adapters = None
+        if config.adapters:
+            adapters = stack.enter_context(Adapters(config.adapters, self.file, device_of=self.weights.device_of))
+        self.decoder = Decoder(self.model, self.cache, self.executor, adapters=adapters)
         stack.callback(self.decoder.close)
         try:
             self.decoder.reserve(min(config.n_batch, self.n_ctx))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyggml.batch import MAX_SEQUENCES
 from pyggml.errors import ParameterError
 from pyggml.tensor import DType
 
@@ -54,8 +55,9 @@ class EngineConfig:
         type_k: element type of cached keys.
         type_v: element type of cached values; quantized values need flash attention.
         use_mmap: use weights in place from the mapped file where the device can.
-        snapshot_dir: folder in which long prompts' keys and values are kept beyond the life of the engine; None: nowhere.
-        snapshot_bytes: most bytes in that folder, whichever models they belong to; what was used longest ago goes first.
+        adapters: files of LoRA adapters; requests choose among them by their place in this list.
+        snapshot_dir: folder in which long prompts' keys and values outlive the engine; None: nowhere.
+        snapshot_bytes: most bytes in that folder, of all models together; what was used longest ago goes first.
         snapshot_min_tokens: shorter prompts are read again instead.
         cache_dir: folder in which a vocabulary's merges are kept between runs; None: computed at each start.
         repack: rearrange weights for faster kernels where the CPU has them (takes a copy of those weights).
@@ -81,6 +83,7 @@ class EngineConfig:
     use_mmap: bool = True
     repack: bool = True
     cache_dir: Path | None = None
+    adapters: Sequence[Path] = ()
     snapshot_dir: Path | None = None
     snapshot_bytes: int = 4 * 2**30
     snapshot_min_tokens: int = 256
@@ -90,11 +93,16 @@ class EngineConfig:
             ("n_ctx", 0, "0 (the model's own) or more"),
             ("n_parallel", 1, "1 or more"),
             ("n_batch", 1, "1 or more"),
+            ("n_chunk", 1, "1 or more"),
+            ("snapshot_bytes", 1, "1 or more"),
+            ("snapshot_min_tokens", 1, "1 or more"),
             ("n_cpu_moe", 0, "0 or more; cpu_moe keeps the experts of all layers on the CPU"),
             ("memory_margin", 0, "0 bytes or more"),
         ):
             if getattr(self, name) < low:
                 raise ParameterError(f"{name} must be {meaning}, got {getattr(self, name)}")
+        if self.n_parallel >= MAX_SEQUENCES:
+            raise ParameterError(f"n_parallel must be below {MAX_SEQUENCES}, got {self.n_parallel}")
         for name in ("type_k", "type_v"):
             if getattr(self, name) not in CACHE_TYPES:
                 names = ", ".join(t.name.lower() for t in CACHE_TYPES)

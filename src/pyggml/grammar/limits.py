@@ -11,9 +11,11 @@ __all__ = ["GrammarLimits"]
 class GrammarLimits:
     """Bounds for grammars of strangers; the defaults are far above what people write.
 
-    Times were measured on one core of a small server. The first five are checked here, before llguidance sees the
-    text: its own limits count the work of its lexer and parser, but not its recursion over long chains of rules (which
-    ends the process when the stack is full) nor the simplification of long expressions (quadratic).
+    Times were measured on one core of a small server. Those up to ``multiples`` are checked here, before llguidance
+    sees the text: its own limits, the others, count the work of its lexer and parser, but neither its recursion over
+    long chains of rules, which ends the process when the stack is full, nor looking ahead over what must come, nor
+    what is quadratic in its compiler. The worst grammars known to us within all limits take about 2 s to compile and
+    0.5 s for a mask.
 
     Attributes:
         schema_chars: length of a JSON schema as text.
@@ -22,6 +24,9 @@ class GrammarLimits:
         text_chars: length of a Lark or GBNF grammar.
         rules: rules of a Lark or GBNF grammar; references (``$ref``) to different places of a schema.
         choices: strings of a choice.
+        forced_chars: characters that must come in one piece: counted repetition, constants.
+        properties: properties of one object of a schema: 1,000 take 0.3 s, twice as many four times as long.
+        multiples: sum of all ``multipleOf`` of a schema, without their decimal points: 100,000 take 1 s.
         items_in_row: possible readings at one place of the text.
         items_per_step: parser items for one mask; 50,000 take about 3 ms.
         lexer_fuel: work to set up the lexer; a million takes about 20 ms.
@@ -35,6 +40,9 @@ class GrammarLimits:
     text_chars: int = 32_768
     rules: int = 500
     choices: int = 10_000
+    forced_chars: int = 20_000
+    properties: int = 1_000
+    multiples: int = 100_000
     items_in_row: int = 2_000
     items_per_step: int = 50_000
     lexer_fuel: int = 1_000_000

@@ -74,6 +74,11 @@ class Matcher:
         except RuntimeError:  # the pool was shut down: mask() will compute
             self._future = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether ``mask`` would return at once: nothing is being computed. One costly grammar need not stop others."""
+        return self._future is None or self._future.done()
+
     def forced(self) -> list[int]:
         """Tokens that must come now, because the grammar leaves no choice; often none.
 

@@ -1,13 +1,14 @@
 """From a :class:`Grammar` to the text that llguidance compiles, within limits; and from its complaints to errors."""
 
+import contextlib
 import json
 import re
-from collections.abc import Iterator
 
 import llguidance
 
 from pyggml.errors import GrammarError
 
+from .checks import check_regex, check_schema, need
 from .gbnf import gbnf_to_lark
 from .limits import GrammarLimits
 from .spec import Grammar, GrammarKind
@@ -33,16 +34,17 @@ def translate(spec: Grammar, limits: GrammarLimits) -> str:
         case GrammarKind.JSON_SCHEMA:
             return _translate_schema(spec, limits)
         case GrammarKind.REGEX:
-            _need(len(spec.text), limits.pattern_chars, "characters in the regular expression")
+            check_regex(spec.text, limits)
             return _regex(_without_anchors(spec.text))
         case GrammarKind.CHOICE:
             strings = json.loads(spec.text)
-            _need(len(strings), limits.choices, "choices")
-            _need(len(spec.text), limits.schema_chars, "characters in the choices")
+            need(len(strings), limits.choices, "choices")
+            need(max(map(len, strings)), limits.forced_chars, "characters in one choice")
+            need(len(spec.text), limits.schema_chars, "characters in the choices")
             return _regex("|".join(map(_escape, strings)))
         case GrammarKind.GBNF:
-            _need(len(spec.text), limits.text_chars, "characters in the GBNF grammar")
-            lark = gbnf_to_lark(spec.text, max_rules=limits.rules)
+            need(len(spec.text), limits.text_chars, "characters in the GBNF grammar")
+            lark = gbnf_to_lark(spec.text, max_rules=limits.rules, max_forced=limits.forced_chars)
             return str(llguidance.LLMatcher.grammar_from_lark(lark))
         case GrammarKind.LARK:
             _check_lark(spec.text, limits)
@@ -71,11 +73,6 @@ def explain(kind: GrammarKind, complaint: str) -> GrammarError:
     return GrammarError(f"the {name} is refused{place}: {reason[:400]}", line=line, column=column)
 
 
-def _need(n: int, limit: int, what: str) -> None:
-    if n > limit:
-        raise GrammarError(f"{n} {what}: more than {limit} are not allowed")
-
-
 def _regex(pattern: str) -> str:
     return str(llguidance.LLMatcher.grammar_from_regex(pattern))
 
@@ -95,41 +92,29 @@ def _without_anchors(pattern: str) -> str:
 
 
 def _translate_schema(spec: Grammar, limits: GrammarLimits) -> str:
-    _need(len(spec.text), limits.schema_chars, "characters in the JSON schema")
-    schema = json.loads(spec.text)
-    refs: set[str] = set()
-    pattern_chars = 0
-    for key, value in _members(schema):
-        if key == "$ref" and isinstance(value, str):
-            refs.add(value)
-        elif key == "pattern" and isinstance(value, str):
-            pattern_chars += len(value)
-        elif key == "patternProperties" and isinstance(value, dict):
-            pattern_chars += sum(map(len, value))
-    _need(len(refs), limits.rules, "different references in the JSON schema")
-    _need(pattern_chars, limits.pattern_chars, "characters in the patterns of the JSON schema")
-    return str(
-        llguidance.LLMatcher.grammar_from_json_schema(
-            spec.text, defaults={"whitespace_pattern": WHITE_SPACE, "lenient": spec.lenient}
+    need(len(spec.text), limits.schema_chars, "characters in the JSON schema")
+    check_schema(json.loads(spec.text), limits)
+    try:
+        return str(
+            llguidance.LLMatcher.grammar_from_json_schema(
+                spec.text,
+                defaults={
+                    "whitespace_pattern": WHITE_SPACE,
+                    "lenient": spec.lenient,
+                    "coerce_one_of": spec.lenient,
+                },
+            )
         )
-    )
-
-
-def _members(schema: object) -> Iterator[tuple[str, object]]:
-    """Every key with its value, at any depth."""
-    todo = [schema]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, dict):
-            yield from value.items()
-            todo.extend(value.values())
-        elif isinstance(value, list):
-            todo.extend(value)
+    except ValueError as error:
+        raise GrammarError(f"the JSON schema is refused: {error}") from error
 
 
 def _check_lark(text: str, limits: GrammarLimits) -> None:
-    _need(len(text), limits.text_chars, "characters in the Lark grammar")
+    need(len(text), limits.text_chars, "characters in the Lark grammar")
     for quoted in QUOTED.finditer(text):
         if quoted[0].startswith("/") and not quoted[0].startswith("//"):
-            _need(len(quoted[0]), limits.pattern_chars, "characters in one regular expression of the Lark grammar")
-    _need(len(DEFINITION.findall(QUOTED.sub('""', text))), limits.rules, "rules in the Lark grammar")
+            check_regex(quoted[0][1:-1], limits)
+    need(len(DEFINITION.findall(QUOTED.sub('""', text))), limits.rules, "rules in the Lark grammar")
+    for embedded in re.finditer(r"%json\s*", text):
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):  # llguidance says what is wrong
+            check_schema(json.JSONDecoder().raw_decode(text, embedded.end())[0], limits)

@@ -73,6 +73,8 @@ class _Source:
         self.eos_token_id = eos if eos in stops else stops[0]
         self.bos_token_id = tokenizer.bos_id
         self._tokenizer = tokenizer
+        self._ids: dict[bytes, int] | None = None
+        self._longest = 0
 
     def __call__(self, data: str | bytes) -> list[int]:
         """Tokens of a text in the middle of another."""
@@ -86,5 +88,21 @@ class _Source:
             if before.endswith(GUARD.encode()):
                 return ids[n:]
             before += self._tokenizer.token_bytes(id)
-        # No such character in the vocabulary: without forced tokens everything still works.
-        return []
+        return self._longest_first(text.encode())
+
+    def _longest_first(self, data: bytes) -> list[int]:
+        """Some tokens for a text, where the vocabulary has no such character; llguidance relies on getting some."""
+        if self._ids is None:
+            special = set(self.special_token_ids)
+            self._ids = {piece: id for id, piece in enumerate(self.tokens) if piece and id not in special}
+            self._longest = max(map(len, self._ids), default=0)
+        ids: list[int] = []
+        at = 0
+        while at < len(data):
+            ends = range(min(len(data), at + self._longest), at, -1)
+            end = next((end for end in ends if data[at:end] in self._ids), None)
+            if end is None:
+                return ids  # what cannot be written is not allowed by any mask either
+            ids.append(self._ids[data[at:end]])
+            at = end
+        return ids

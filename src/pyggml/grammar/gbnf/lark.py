@@ -5,19 +5,27 @@ from pyggml.errors import GrammarError
 from .lexemes import choose_lexemes
 from .nodes import Alt, Chars, Lexeme, Node, Ref, Repeat, Seq, Token
 from .parse import parse
+from .shortest import check_shortest
 
 __all__ = ["gbnf_to_lark"]
 
 LIMIT = 200_000  # characters; only repetition written out in full comes near
 
 
-def gbnf_to_lark(text: str, *, max_rules: int) -> str:
+def gbnf_to_lark(text: str, *, max_rules: int, max_forced: int) -> str:
     """A Lark grammar of the same texts.
+
+    Args:
+        text: the GBNF grammar.
+        max_rules: most rules.
+        max_forced: longest text that any rule may demand at least.
 
     Raises:
         GrammarError: the text is not GBNF, or over a limit; the message says where.
     """
-    return _Writer(choose_lexemes(parse(text, max_rules=max_rules))).write()
+    rules = parse(text, max_rules=max_rules)
+    check_shortest(rules, limit=max_forced)
+    return _Writer(choose_lexemes(rules)).write()
 
 
 class _Writer:

@@ -107,7 +107,12 @@ class _Parser:
         return None
 
     def _repeated(self, item: Node, space: re.Pattern[str]) -> Node:
-        while (char := self._text[self._at : self._at + 1]) and char in "*+?{":
+        for n in range(DEPTH + 1):
+            char = self._text[self._at : self._at + 1]
+            if not char or char not in "*+?{":
+                break
+            if n == DEPTH:
+                self._fail("this is repeated too often")
             least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(char) or self._count()
             self._at += char != "{"
             self._skip(space)
