@@ -1,0 +1,235 @@
+"""What the service and a runner process say to each other.
+
+Over a unix socket, each way a stream of frames: four bytes of length, little-endian, then a msgpack map. The ``type``
+field tells which of the structs below it is. Every request has an ``id`` that its answers repeat; many are under way at
+once. Both ends send :data:`VERSION` first and hang up on another one.
+"""
+
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "MAX_FRAME",
+    "VERSION",
+    "Cancel",
+    "Done",
+    "Embed",
+    "Failed",
+    "Generate",
+    "GrammarText",
+    "Hello",
+    "Load",
+    "Loaded",
+    "Loading",
+    "LogProbs",
+    "Metrics",
+    "MetricsReply",
+    "Ping",
+    "Pong",
+    "Rerank",
+    "Shutdown",
+    "Text",
+    "ToRunner",
+    "ToService",
+    "Vectors",
+]
+
+VERSION = 1
+MAX_FRAME = 256 * 2**20
+
+
+class Hello(msgspec.Struct, tag="hello"):
+    """Both ways, first."""
+
+    version: int
+    pid: int
+
+
+# -- to the runner --------------------------------------------------------------------------------------------------
+
+
+class Load(msgspec.Struct, tag="load"):
+    """Open a model; answered by :class:`Loading` any number of times, then :class:`Loaded` or :class:`Failed`.
+
+    ``config`` holds fields of :class:`pyggml.engine.EngineConfig` by name: types of caches as text (``q8_0``), paths as
+    text.
+    """
+
+    id: int
+    path: str
+    config: dict[str, Any] = {}
+
+
+class GrammarText(msgspec.Struct, tag="grammar"):
+    """A :class:`pyggml.grammar.Grammar`: its kind, its text, whether unknown keywords are ignored."""
+
+    kind: str
+    text: str
+    lenient: bool = False
+
+
+class Generate(msgspec.Struct, tag="generate"):
+    """Continue a prompt; answered by :class:`Text` any number of times, then :class:`Done` or :class:`Failed`.
+
+    ``sampling`` holds fields of :class:`pyggml.sampling.SamplingParams` by name. The other fields are those of
+    :class:`pyggml.engine.Request`; ``speculate`` is the longest draft by prompt lookup, 0 for none.
+    """
+
+    id: int
+    tokens: list[int]
+    sampling: dict[str, Any] = {}
+    max_tokens: int | None = None
+    stop: list[str] = []
+    ignore_eos: bool = False
+    shift: bool = True
+    truncate: bool = True
+    n_keep: int = 4
+    logprobs: int | None = None
+    grammar: GrammarText | None = None
+    speculate: int = 0
+    adapters: dict[int, float] = {}
+    priority: int = 0
+
+
+class Embed(msgspec.Struct, tag="embed"):
+    """Vectors of texts, given as tokens; answered by :class:`Vectors` or :class:`Failed`."""
+
+    id: int
+    texts: list[list[int]]
+    normalize: bool = True
+    dimensions: int | None = None
+    truncate: bool = True
+
+
+class Rerank(msgspec.Struct, tag="rerank"):
+    """Scores of documents for a query; answered by :class:`Vectors` with one number per document, or :class:`Failed`."""
+
+    id: int
+    query: str
+    documents: list[str]
+    truncate: bool = True
+
+
+class Cancel(msgspec.Struct, tag="cancel"):
+    """Stop what was asked for under ``id`` before the next batch; it still answers with :class:`Done`."""
+
+    id: int
+
+
+class Metrics(msgspec.Struct, tag="metrics"):
+    """Ask for counters; answered by :class:`MetricsReply`."""
+
+    id: int
+
+
+class Ping(msgspec.Struct, tag="ping"):
+    """Ask for a sign of life; answered by :class:`Pong` even while a model is loading."""
+
+    id: int
+
+
+class Shutdown(msgspec.Struct, tag="shutdown"):
+    """Finish nothing, save what is to be saved, end."""
+
+
+ToRunner = Hello | Load | Generate | Embed | Rerank | Cancel | Metrics | Ping | Shutdown
+
+
+# -- to the service -------------------------------------------------------------------------------------------------
+
+
+class Loading(msgspec.Struct, tag="loading"):
+    """How much of the weights is there, 0 to 1."""
+
+    id: int
+    fraction: float
+
+
+class Loaded(msgspec.Struct, tag="loaded"):
+    """The model is open. Sizes are bytes: of everything, and of what lies on other devices than the CPU."""
+
+    id: int
+    n_ctx: int
+    n_ctx_train: int
+    n_parallel: int
+    n_vocab: int
+    n_embd: int
+    flash_attn: bool
+    size: int
+    size_vram: int
+    load_ns: int
+    devices: list[dict[str, Any]] = []
+
+
+class LogProbs(msgspec.Struct):
+    """Natural logarithms: of the token, and of the most likely ones as pairs of id and logarithm."""
+
+    token: int
+    logprob: float
+    top: list[tuple[int, float]] = []
+
+
+class Text(msgspec.Struct, tag="text"):
+    """Pieces of an answer since the last message: ids, the text they complete, log-probabilities where asked for."""
+
+    id: int
+    tokens: list[int]
+    text: str
+    logprobs: list[LogProbs] = []
+
+
+class Done(msgspec.Struct, tag="done"):
+    """The end of an answer. ``reason`` is ``stop``, ``length`` or ``cancelled``; times are nanoseconds."""
+
+    id: int
+    reason: str
+    stop_string: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    truncated_tokens: int = 0
+    shifts: int = 0
+    eval_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    queue_ns: int = 0
+    prompt_ns: int = 0
+    eval_ns: int = 0
+
+
+class Vectors(msgspec.Struct, tag="vectors"):
+    """``data`` is float32, little-endian, ``rows`` of ``columns`` each; the tokens computed of each text."""
+
+    id: int
+    rows: int
+    columns: int
+    data: bytes
+    n_tokens: list[int] = []
+    n_truncated: int = 0
+
+
+class Failed(msgspec.Struct, tag="failed"):
+    """An exception: the name of its class in :mod:`pyggml.errors` (or ``internal``) and its message."""
+
+    id: int
+    error: str
+    message: str
+
+
+class MetricsReply(msgspec.Struct, tag="metrics_reply"):
+    """Fields of :class:`pyggml.engine.StepMetrics` and :class:`pyggml.engine.DecoderStats` by name, and gauges."""
+
+    id: int
+    counters: dict[str, float]
+    running: int
+    waiting: int
+
+
+class Pong(msgspec.Struct, tag="pong"):
+    """Answer to :class:`Ping`; ``state`` is ``empty``, ``loading`` or ``ready``."""
+
+    id: int
+    state: str
+
+
+ToService = Hello | Loading | Loaded | Text | Done | Vectors | Failed | MetricsReply | Pong
