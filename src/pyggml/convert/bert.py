@@ -1,4 +1,4 @@
-"""BERT encoders (all-MiniLM and other sentence embedders) to GGUF's architecture ``bert``."""
+"""BERT encoders to GGUF's architecture ``bert``: sentence embedders (all-MiniLM) and cross-encoders (ms-marco)."""
 
 import re
 from typing import Final
@@ -27,16 +27,24 @@ _NAMES: Final = (
     (r"encoder\.layer\.(\d+)\.output\.dense\.(weight|bias)", r"blk.\1.ffn_down.\2"),
     (r"encoder\.layer\.(\d+)\.output\.LayerNorm\.(weight|bias)", r"blk.\1.layer_output_norm.\2"),
 )
+# the head of a cross-encoder: GGUF's names for BERT's pooler and what comes after it
+_HEAD: Final = (
+    (r"pooler\.dense\.(weight|bias)", r"cls.\1"),
+    (r"classifier\.(weight|bias)", r"cls.output.\1"),
+)
 # buffers and heads that embeddings do not use
 _UNUSED: Final = re.compile(r"embeddings\.(position_ids|token_type_ids)|pooler\..*|cls\..*")
 # kept in float32 although they are matrices: they are added, not multiplied
 _FLOAT32: Final = ("position_embd.weight", "token_types.weight")
 _POOLING: Final = {"pooling_mode_mean_tokens": 1, "pooling_mode_cls_token": 2, "pooling_mode_lasttoken": 3}
+_RANK: Final = 4
 _FILE_TYPE_F16: Final = 1
 
 
 def write_bert(checkpoint: Checkpoint, writer: GGUFWriter) -> None:
     """Put a BERT model into a GGUF writer: matrices as float16, vectors and added tables as float32.
+
+    A ``BertForSequenceClassification`` with one label becomes a reranker (``pooling_type`` 4).
 
     Args:
         checkpoint: The model folder.
@@ -50,7 +58,10 @@ def write_bert(checkpoint: Checkpoint, writer: GGUFWriter) -> None:
     _check_variant(checkpoint)
     n_layers = checkpoint.integer("num_hidden_layers")
     _add_metadata(checkpoint, writer, n_layers=n_layers)
-    _add_vocabulary(writer, read_wordpiece(checkpoint, n_vocab=checkpoint.integer("vocab_size")))
+    vocabulary = read_wordpiece(checkpoint, n_vocab=checkpoint.integer("vocab_size"))
+    _add_vocabulary(writer, vocabulary)
+    if _ranks(checkpoint):
+        _add_pair_rules(writer, vocabulary)
     writer.add("tokenizer.ggml.token_type_count", checkpoint.integer("type_vocab_size", default=1))
     _add_tensors(checkpoint, writer, n_layers=n_layers)
 
@@ -62,6 +73,10 @@ def _check_variant(checkpoint: Checkpoint) -> None:
         raise ModelError(f"{path}: the activation {config['hidden_act']!r} is not supported, gelu is")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise ModelError(f"{path}: position embeddings {config['position_embedding_type']!r} are not supported")
+
+
+def _ranks(checkpoint: Checkpoint) -> bool:
+    return checkpoint.architecture == "BertForSequenceClassification"
 
 
 def _add_metadata(checkpoint: Checkpoint, writer: GGUFWriter, *, n_layers: int) -> None:
@@ -84,7 +99,9 @@ def _add_metadata(checkpoint: Checkpoint, writer: GGUFWriter, *, n_layers: int) 
 
 
 def _pooling_type(checkpoint: Checkpoint) -> int | None:
-    """GGUF's number for how token vectors become one vector; None where the model does not say."""
+    """GGUF's number for how token vectors become one vector (or a score); None where the model does not say."""
+    if _ranks(checkpoint):
+        return _RANK
     if not checkpoint.has("1_Pooling/config.json"):
         return None
     config = checkpoint.json("1_Pooling/config.json")
@@ -103,10 +120,18 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: WordPiece) -> None:
     writer.add("tokenizer.ggml.bos_token_id", vocabulary.special_ids["cls"])
 
 
+def _add_pair_rules(writer: GGUFWriter, vocabulary: WordPiece) -> None:
+    """How two texts are put together: ``[CLS] query [SEP] document [SEP]``, in the keys that llama.cpp reads."""
+    writer.add("tokenizer.ggml.eos_token_id", vocabulary.special_ids["seperator"])
+    for name, value in (("bos", True), ("eos", True), ("sep", False)):
+        writer.add(f"tokenizer.ggml.add_{name}_token", value)
+
+
 def _add_tensors(checkpoint: Checkpoint, writer: GGUFWriter, *, n_layers: int) -> None:
     found: dict[str, str] = {}
+    ranks = _ranks(checkpoint)
     for source in checkpoint.tensors:
-        target = _target_name(source.removeprefix("bert."))
+        target = _target_name(source.removeprefix("bert."), ranks=ranks)
         if target is None:
             continue
         if target == "" or target in found:
@@ -139,8 +164,11 @@ def _add_tensor(
     writer.add_tensor(target, array.astype(dtype))
 
 
-def _target_name(source: str) -> str | None:
+def _target_name(source: str, *, ranks: bool) -> str | None:
     """The name in GGUF; None for what is left out, empty for what is unknown."""
+    for pattern, target in _HEAD if ranks else ():
+        if match := re.fullmatch(pattern, source):
+            return match.expand(target)
     if _UNUSED.fullmatch(source):
         return None
     for pattern, target in _NAMES:
@@ -167,6 +195,8 @@ def _expected_shapes(checkpoint: Checkpoint, *, n_layers: int) -> dict[str, tupl
         "ffn_up": (f, d),
         "ffn_down": (d, f),
     }
+    if _ranks(checkpoint):
+        shapes |= _head_shapes(checkpoint, d)
     for layer in range(n_layers):
         for name, shape in matrices.items():
             shapes[f"blk.{layer}.{name}.weight"] = shape
@@ -175,3 +205,12 @@ def _expected_shapes(checkpoint: Checkpoint, *, n_layers: int) -> dict[str, tupl
             shapes[f"blk.{layer}.{name}.weight"] = (d,)
             shapes[f"blk.{layer}.{name}.bias"] = (d,)
     return shapes
+
+
+def _head_shapes(checkpoint: Checkpoint, d: int) -> dict[str, tuple[int, ...]]:
+    rows = checkpoint.tensors["classifier.weight"].shape[:1] if "classifier.weight" in checkpoint.tensors else (1,)
+    if rows != (1,):
+        raise ModelError(
+            f"{checkpoint.folder}: the model has {rows[0]} classes; only rerankers, with one score, are converted"
+        )
+    return {"cls.weight": (d, d), "cls.bias": (d,), "cls.output.weight": (1, d), "cls.output.bias": (1,)}

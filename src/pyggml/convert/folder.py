@@ -25,6 +25,7 @@ _ARCHITECTURES: Final[Mapping[str, tuple[str, _Write]]] = MappingProxyType(
     {
         "BertModel": ("bert", write_bert),
         "BertForMaskedLM": ("bert", write_bert),
+        "BertForSequenceClassification": ("bert", write_bert),
     }
 )
 CONVERTED_FAMILIES: Final = frozenset(family for family, _ in _ARCHITECTURES.values())
