@@ -74,8 +74,8 @@ def test_scores_of_llama_cpp(tmp_path: Path) -> None:
     answer = xllamacpp.Server(params).handle_rerank({"query": QUERY, "documents": DOCUMENTS})
     theirs = {item["index"]: item["relevance_score"] for item in answer["results"]}
     ours = rerank(path)
-    assert np.ptp(ours.scores) > 0.3
-    np.testing.assert_allclose(ours.scores, [theirs[i] for i in range(len(DOCUMENTS))], rtol=0, atol=1e-2)
+    assert np.ptp(ours.scores) > 0.1
+    np.testing.assert_allclose(ours.scores, [theirs[i] for i in range(len(DOCUMENTS))], rtol=0, atol=2e-3)
     assert answer["usage"]["prompt_tokens"] == sum(ours.n_tokens)
 
 
