@@ -103,7 +103,7 @@ class Embed(msgspec.Struct, tag="embed"):
 
 
 class Rerank(msgspec.Struct, tag="rerank"):
-    """Scores of documents for a query; answered by :class:`Vectors` with one number per document, or :class:`Failed`."""
+    """Scores of documents for a query; answered by :class:`Vectors` of one column, or :class:`Failed`."""
 
     id: int
     query: str
