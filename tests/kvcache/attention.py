@@ -19,7 +19,7 @@ from pyggml.tensor.ops import RopeMode, RopeParams
 
 from .lab import CacheKind, block
 
-__all__ = ["CHUNK", "ROPES", "WINDOW", "AttentionLab", "Rope", "reference"]
+__all__ = ["CHUNK", "LOOKS", "ROPES", "WINDOW", "AttentionLab", "Rope", "reference"]
 
 Doubles = npt.NDArray[np.float64]
 D_K, D_V, N_HEAD, N_HEAD_KV, N_VOCAB = 64, 32, 4, 2, 16
@@ -129,11 +129,18 @@ def reference(tokens: Sequence[int], rope: Rope, *, window: int, chunk: int) -> 
 
 
 class AttentionLab:
-    """A cache with three layers that see everything, a window, and chunks; on the CPU with one thread."""
+    """A cache with a layer for each of ``looks`` (window and chunk); on the CPU with one thread."""
 
-    def __init__(self, kind: CacheKind, rope: Rope, *, n_free: Sequence[int] = (256, 256, 256)) -> None:
+    def __init__(
+        self,
+        kind: CacheKind,
+        rope: Rope,
+        *,
+        n_free: Sequence[int] = (256, 256, 256),
+        looks: Sequence[tuple[int, int]] = LOOKS,
+    ) -> None:
         self._stack = ExitStack()
-        self.kind, self.rope = kind, rope
+        self.kind, self.rope, self.looks = kind, rope, looks
         device = find_device("CPU")
         self.caches = [
             CausalCache(
@@ -146,13 +153,13 @@ class AttentionLab:
                 window=window,
                 chunk=chunk,
             )
-            for layer, (window, chunk) in enumerate(LOOKS)
+            for layer, (window, chunk) in enumerate(looks)
         ]
-        for cache, free in zip(self.caches, n_free, strict=True):
+        for cache, free in zip(self.caches, n_free, strict=False):
             self._stack.callback(cache.close)
             if free < 256:
                 cache.cells.take(block(256 - free))
-        self.cache = MixedCache(self.caches, {0: 0, 1: 1, 2: 2})
+        self.cache = MixedCache(self.caches, {i: i for i in range(len(looks))})
         self.executor = self._stack.enter_context(Executor([self._stack.enter_context(Backend(device, n_threads=1))]))
 
     def put(self, parts: Sequence[tuple[int, int, Sequence[int]]]) -> list[list[npt.NDArray[np.float32]]]:
@@ -179,7 +186,9 @@ class AttentionLab:
         raw = [graph.input(DType.F32, *w.shape[:0:-1], n) for w in (WEIGHTS.q, WEIGHTS.k, WEIGHTS.v)]
         q, k = (ops.rope(x, positions, params=self.rope.params, factors=factors) for x in raw[:2])
         view = self.cache.view(graph, n, self.cache.key())
-        out = [graph.output(attention(q, k, raw[2], view, layer=layer, scale=SCALE)) for layer in range(3)]
+        out = [
+            graph.output(attention(q, k, raw[2], view, layer=layer, scale=SCALE)) for layer in range(len(self.looks))
+        ]
         self.executor.allocate(graph)
         positions.set(batch.positions)
         for tensor, w in zip(raw, (WEIGHTS.q, WEIGHTS.k, WEIGHTS.v), strict=True):
@@ -205,7 +214,7 @@ class AttentionLab:
 
         ``rounds`` is how often its keys may have been rotated again, each time rounding once more.
         """
-        for out, (window, chunk) in zip(got, LOOKS, strict=True):
+        for out, (window, chunk) in zip(got, self.looks, strict=True):
             want = reference(tokens, self.rope, window=window, chunk=chunk)[-len(out) :]
             np.testing.assert_allclose(out, want, rtol=0, atol=self.kind.tolerance * (1 + rounds))
 

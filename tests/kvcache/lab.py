@@ -47,6 +47,7 @@ class Lab:
         self._stack = ExitStack()
         self.engine, self.kind = engine, kind
         self.cache, self._decoder = self._make()
+        self.executor = self._decoder.executor
         self._fresh_cache, self._fresh_decoder = self._make()
         for table in self.tables if n_free < 256 else []:
             table.take(block(table.n_cells - n_free))

@@ -144,6 +144,9 @@ class KVStorage(Closing):
     def _read_rows(self, store: Tensor, cells: Cells, width: int) -> Bytes:
         out = np.empty((cells.size, width), np.uint8)
         for first, n, where, rows in _pieces(cells, width):
+            if isinstance(where, slice):
+                get_rows(store, out[where], first)
+                continue
             piece = np.empty((n, width), np.uint8)
             get_rows(store, piece, first)
             out[where] = piece[rows]
@@ -151,7 +154,11 @@ class KVStorage(Closing):
 
     def _write_rows(self, store: Tensor, cells: Cells, data: Bytes) -> None:
         width = data.shape[1]
+        data = np.ascontiguousarray(data)
         for first, n, where, rows in _pieces(cells, width):
+            if isinstance(where, slice):
+                set_rows(store, data[where], first)
+                continue
             piece = np.empty((n, width), np.uint8)
             if n != rows.size:
                 get_rows(store, piece, first)
@@ -182,16 +189,23 @@ class KVStorage(Closing):
             arena.close()
 
 
-def _pieces(cells: Cells, width: int) -> Iterator[tuple[int, int, Cells, Cells]]:
-    """Cut ``cells`` into ranges worth one transfer: first cell, length, which of ``cells`` are inside, and where."""
+def _pieces(cells: Cells, width: int) -> Iterator[tuple[int, int, slice | Cells, Cells]]:
+    """Cut ``cells`` into ranges worth one transfer: first cell, length, which of ``cells`` are inside, and where.
+
+    A slice stands for neighbours in order, without anything between them.
+    """
     if not cells.size:
         return
     order = np.argsort(cells, kind="stable")
     ascending = cells[order]
     cuts = np.flatnonzero(np.diff(ascending) * width > max(GAP, width)) + 1
     for part in np.split(np.arange(cells.size), cuts):
-        first, last = int(ascending[part[0]]), int(ascending[part[-1]])
-        yield first, last - first + 1, order[part], ascending[part] - first
+        first, n = int(ascending[part[0]]), int(ascending[part[-1]] - ascending[part[0]]) + 1
+        where = order[part]
+        if n == where.size and (np.diff(where) == 1).all():
+            yield first, n, slice(int(where[0]), int(where[0]) + n), ascending[part] - first
+        else:
+            yield first, n, where, ascending[part] - first
 
 
 def _word(dtype: DType) -> np.dtype[np.generic]:
