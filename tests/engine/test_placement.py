@@ -260,14 +260,14 @@ def test_no_room(folder: Path) -> None:
         Engine(model.path, EngineConfig(n_ctx=2**22, n_threads=1))
 
 
-def greedy(path: Path, **options: Any) -> list[int]:
+def greedy(path: Path, *, n: int = 12, **options: Any) -> list[int]:
     config = EngineConfig(n_ctx=256, n_batch=32, n_threads=1, repack=False, **options)
     with Engine(path, config) as engine:
         ids = engine.tokenizer.encode("The capital of France is Paris. The capital of Italy is")
         engine.logits(ids[:-1])
         chosen = []
         token = ids[-1]
-        for _ in range(12):
+        for _ in range(n):
             token = int(np.argmax(engine.extend(token)))
             chosen.append(token)
         return chosen
@@ -287,3 +287,13 @@ def test_real_models_say_the_same(servers: list[str], name: str, request: pytest
     )
     for options in spread:
         assert greedy(path, **options) == alone, options
+
+
+@pytest.mark.vulkan
+@pytest.mark.model
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+@pytest.mark.parametrize("kv_offload", [True, False])
+def test_real_models_say_the_same_with_vulkan(name: str, kv_offload: bool, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(f"{name}_path")
+    alone = greedy(path, n=4)
+    assert greedy(path, n=4, devices=["Vulkan0"], n_gpu_layers=6, kv_offload=kv_offload) == alone
