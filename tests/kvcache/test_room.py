@@ -76,6 +76,19 @@ def test_chunks(last: int) -> None:
     ]
 
 
+def test_an_idle_sequence_at_the_border_of_chunks_keeps_its_last_position() -> None:
+    """Nothing before the next chunk is seen any more, but where the sequence stands must be known."""
+    cache = make(chunk=16)
+    start(cache, (1, 0, 32))
+    start(cache, (0, 0, 224))
+    assert cache.n_free == 256 - 1 - 1
+    start(cache, (0, 224, 254))
+    assert held(cache, 1) == [31] and cache.can_resume(1, 32) and cache.sequence_length(1) == 32
+    cache.remove(0, 0)
+    cache.load_sequence(2, cache.save_sequence(1, 32))
+    assert cache.resume_point(2, 40) == 32 and cache.sequence_length(2) == 32
+
+
 def test_no_room_at_all_changes_nothing() -> None:
     cache = make(window=200)
     start(cache, (0, 0, 150))

@@ -127,6 +127,11 @@ class CausalCache:
         first = max(0, position - self.window + 1) if self.window else 0
         return max(first, position - position % self.chunk) if self.chunk else first
 
+    def _first_kept(self, seq_id: int, again: int = 0) -> int:
+        """The lowest position that an idle sequence needs; the last one, at least, says where it stands."""
+        last = self.cells.last(seq_id)
+        return max(0, min(last, self._first_seen(max(0, last + 1 - again))))
+
     def _make_room(self, n: int, firsts: Mapping[int, int]) -> None:
         """Give up what no token of the future sees, until ``n`` cells are free or nothing is left to give up.
 
@@ -136,10 +141,10 @@ class CausalCache:
         table = self.cells
         for again in (1, 0):
             for seq_id in table.in_use():
-                position = firsts.get(seq_id)
-                if position is None:
-                    position = max(0, table.last(seq_id) + 1 - again)
-                table.drop_below(seq_id, self._first_seen(position))
+                if seq_id in firsts:
+                    table.drop_below(seq_id, self._first_seen(firsts[seq_id]))
+                else:
+                    table.drop_below(seq_id, self._first_kept(seq_id, again))
             if n <= table.n_free:
                 return
 
@@ -164,7 +169,7 @@ class CausalCache:
         pos = table.pos[: table.end]
         needed = np.zeros(table.end, np.bool_)
         for seq_id in table.in_use():
-            needed |= table.of(seq_id) & (pos >= self._first_seen(table.last(seq_id) + 1))
+            needed |= table.of(seq_id) & (pos >= self._first_kept(seq_id))
         return self.n_cells - int(np.count_nonzero(needed))
 
     def sequence_length(self, seq_id: int) -> int:
@@ -183,7 +188,6 @@ class CausalCache:
 
     def resume_point(self, seq_id: int, position: int) -> int:
         """See :class:`~pyggml.kvcache.Cache`."""
-        position = min(position, self.sequence_length(seq_id))
         held = np.zeros(position + 1, np.int64)  # how many positions below each one are there
         positions = self.cells.positions(seq_id)
         held[positions[positions < position] + 1] = 1
@@ -243,7 +247,7 @@ class CausalCache:
         if length < 1 or not self.can_resume(seq_id, length):
             raise ParameterError(f"sequence {seq_id} cannot be saved at length {length}: it does not hold all of it")
         again = self._first_seen(length - 1) if self.can_resume(seq_id, length - 1) else self._first_seen(length)
-        cells = self.cells.by_position(seq_id, again, length)
+        cells = self.cells.by_position(seq_id, min(again, length - 1), length)
         table = self.cells
         return CacheState(
             length, {"positions": table.pos[cells], "delta": table.delta[cells], **self.storage.save(cells)}
@@ -264,7 +268,8 @@ class CausalCache:
         state.need("delta", (n,), np.int32)
         if not np.array_equal(positions, np.arange(state.length - n, state.length)):
             raise ParameterError(f"the saved state's positions are not the last {n} of {state.length}")
-        if state.length < 1 or not n or not 0 <= positions[0] <= self._first_seen(state.length):
+        first = state.length - n
+        if state.length < 1 or not 0 <= first <= self._first_seen(state.length):
             raise ParameterError(f"the saved state's {n} positions are too few to go on at {state.length}")
         return positions
 
