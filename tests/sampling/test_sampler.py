@@ -1,6 +1,7 @@
 """The sampler against the plain chain in reference.py: candidates, frequencies, seeds, bad input."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -245,9 +246,54 @@ def test_a_row_that_cannot_be_written() -> None:
         {"top_p": "0.9"},
         {"temperature": None},
         {"temperature": [1.0]},
+        {"temperature": math.inf},
+        {"temperature": 10**400},
+        {"typical_p": 1.5},
+        {"top_n_sigma": math.nan},
+        {"xtc_probability": -0.1},
+        {"xtc_threshold": 1.01},
+        {"dynatemp_range": -1.0},
+        {"dynatemp_exponent": math.inf},
+        {"mirostat": 3},
+        {"mirostat": True},
+        {"mirostat": 1.0},
+        {"mirostat_tau": -1.0},
+        {"mirostat_eta": math.nan},
+        {"dry_multiplier": -0.5},
+        {"dry_base": 0.5},
+        {"dry_allowed_length": -1},
+        {"dry_penalty_last_n": -2},
+        {"dry_sequence_breakers": "\n"},
+        {"dry_sequence_breakers": ["ok", ""]},
+        {"dry_sequence_breakers": [b"x"]},
+        {"dry_sequence_breakers": ["x" * 41]},
+        {"dry_sequence_breakers": None},
+        {"logit_bias": {-1: 1.0}},
+        {"logit_bias": {2**31: 1.0}},
+        {"logit_bias": {"5": 1.0}},
+        {"logit_bias": {5: math.nan}},
+        {"logit_bias": {5: math.inf}},
+        {"logit_bias": {5: "a"}},
+        {"logit_bias": [(5, 1.0), (5, 2.0)]},
+        {"logit_bias": [5]},
+        {"logit_bias": 5},
+        {"logit_bias": "ab"},
+        {"min_keep": -1},
+        {"top_k": 2**31},
+        {"repeat_penalty": 1e-39},
     ],
     ids=str,
 )
 def test_options_out_of_range_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=next(iter(options))):
         SamplingParams(**options)
+
+
+def test_options_are_values() -> None:
+    """Lists and mappings are kept as tuples, so equal options are equal, hashable and cannot change."""
+    given: dict[str, Any] = {"logit_bias": {7: -1, 3: 2.5}, "dry_sequence_breakers": ["a", "b"]}
+    p = SamplingParams(**given)
+    assert p.logit_bias == ((3, 2.5), (7, -1.0))
+    assert p.dry_sequence_breakers == ("a", "b")
+    assert p == SamplingParams(logit_bias=[(7, -1.0), (3, 2.5)], dry_sequence_breakers=("a", "b"))
+    assert len({p, replace(p), replace(p, seed=1)}) == 2

@@ -23,7 +23,7 @@ int32_t pyggml_logprobs(const float * logits, int32_t n, int32_t token, int32_t 
         }
         count = PYGGML_SAMPLE_INFINITE;
         if (!isinf(max)) {
-            const double total = (double) max + passes->log_sum(logits, n, max);
+            const double sum = passes->log_sum(logits, n, max); // not added to max, which may be too large for it
             const float bound = pyggml_row_bound(groups, maxima, n, n_top, keys);
             const int32_t m = n_top > 0 ? passes->find(logits, n, fmaxf(bound, -FLT_MAX), maxima, keys) : 0;
             for (int32_t i = 0; i < m; i++) {
@@ -34,9 +34,9 @@ int32_t pyggml_logprobs(const float * logits, int32_t n, int32_t token, int32_t 
             pyggml_keys_sort(keys, count);
             for (int32_t i = 0; i < count; i++) {
                 ids[i] = row_key_id(keys[i]);
-                values[i] = (double) logits[ids[i]] - total;
+                values[i] = ((double) logits[ids[i]] - (double) max) - sum;
             }
-            *chosen = (double) logits[token] - total;
+            *chosen = ((double) logits[token] - (double) max) - sum;
         }
     }
     free(keys);
