@@ -3,6 +3,8 @@
 .. code-block:: text
 
     ServerError
+    ├── BadRequestError (ValueError)   a request that cannot be served as it stands
+    │   └── CapabilityError            the model cannot do what is asked
     ├── InvalidNameError (ValueError)  a model name that breaks the grammar
     ├── ModelNotFoundError             no such model in the store, nor in its sources
     ├── StoreError                     the store's files are damaged or cannot be written
@@ -11,6 +13,8 @@
 """
 
 __all__ = [
+    "BadRequestError",
+    "CapabilityError",
     "DigestMismatchError",
     "InvalidNameError",
     "ModelNotFoundError",
@@ -22,6 +26,14 @@ __all__ = [
 
 class ServerError(Exception):
     """Base of all errors of the service."""
+
+
+class BadRequestError(ServerError, ValueError):
+    """A request that cannot be served as it stands; the message says what is wrong with it."""
+
+
+class CapabilityError(BadRequestError):
+    """The model cannot do what is asked of it, such as calling tools."""
 
 
 class InvalidNameError(ServerError, ValueError):
