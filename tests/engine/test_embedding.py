@@ -375,3 +375,36 @@ def test_vocabularies_without_a_separator() -> None:
     meta[TEMPLATE] = "{document}{query}"
     with pytest.raises(ModelError, match="must hold"):
         pair_ids(words, meta, "q", "d")
+
+
+# -- against llama.cpp ----------------------------------------------------------------------------------------------
+
+SENTENCES = [
+    "Why is the sky blue?",
+    "Hi",
+    "The quick brown fox jumps over the lazy dog, and then it sleeps.",
+    "1 2 3 4",
+]
+
+
+@pytest.mark.model
+@pytest.mark.parity
+@pytest.mark.parametrize("pooling", ["MEAN", "LAST"])
+def test_a_model_that_generates_embeds_as_in_llama_cpp(smollm2_path: Path, pooling: str) -> None:
+    """Weights of 4 bits with activations rounded to 8, batches put together differently: directions agree."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(smollm2_path)
+    params.embedding = True
+    params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{pooling}")
+    params.n_ctx = params.n_batch = params.n_ubatch = 256
+    params.cpuparams.n_threads = 1
+    answer = xllamacpp.Server(params).handle_embeddings({"input": SENTENCES})
+    theirs = np.array([item["embedding"] for item in answer["data"]])
+    with Engine(smollm2_path, EngineConfig(n_ctx=256, n_threads=1)) as engine:
+        e = Embedder(engine._decoder, engine.tokenizer, engine.metadata, n_ctx=256, n_batch=256)
+        ours = e.embed(SENTENCES, pooling=getattr(Pooling, pooling)).vectors
+    cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(theirs, axis=1)
+    print(pooling, cosines)
+    assert cosines.min() > 0.9999 and (ours[0] @ ours[1]) < 0.99

@@ -24,7 +24,7 @@ __all__ = ["Embedder", "Embeddings", "Scores", "TextJob"]
 
 Floats = npt.NDArray[np.float32]
 
-PACKED = 512
+PACKED = 256
 """Tokens of a batch that texts share when each of them looks at all of it: attention's work grows with the square."""
 
 
