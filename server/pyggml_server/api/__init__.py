@@ -1,0 +1,1 @@
+"""HTTP: Ollama's API, what it lacks, and the generator that all APIs share."""
