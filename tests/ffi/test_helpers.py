@@ -4,89 +4,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from pyggml._ffi import ffi, lib
-
-Floats = npt.NDArray[np.float32]
-numbers = st.floats(-50, 50, width=32)
-logits = arrays(np.float32, st.integers(1, 60), elements=numbers)
-few_values = arrays(np.float32, st.integers(1, 60), elements=st.sampled_from([0.0, 1.0, 2.0]))
 
 
 def at(array: npt.NDArray[Any], kind: str) -> Any:
     return ffi.cast(kind, array.ctypes.data)
-
-
-def top_k(x: Floats, k: int) -> tuple[int, list[int], list[float]]:
-    ids, values = np.full(max(k, 1), -7, np.int32), np.zeros(max(k, 1), np.float32)
-    n = lib.pyggml_top_k(at(x, "float *"), len(x), k, at(ids, "int32_t *"), at(values, "float *"))
-    return n, ids[: max(n, 0)].tolist(), values[: max(n, 0)].tolist()
-
-
-@given(x=logits | few_values)
-def test_argmax_takes_the_first_of_equals(x: Floats) -> None:
-    assert lib.pyggml_argmax(at(x, "float *"), len(x)) == int(np.argmax(x))
-
-
-@given(x=logits | few_values, k=st.integers(0, 70))
-def test_top_k_is_sorted_and_stable(x: Floats, k: int) -> None:
-    n, ids, values = top_k(x, k)
-    want = sorted(range(len(x)), key=lambda i: (-x[i], i))[:k]
-    assert n == min(k, len(x))
-    assert ids == want
-    assert values == [float(x[i]) for i in want]
-
-
-@given(x=logits, at_index=st.integers(0, 59), k=st.integers(1, 5))
-def test_nan_is_reported(x: Floats, at_index: int, k: int) -> None:
-    x[at_index % len(x)] = np.nan
-    assert lib.pyggml_argmax(at(x, "float *"), len(x)) == -1
-    assert top_k(x, k)[0] == -1
-
-
-def test_of_nothing() -> None:
-    empty = np.zeros(0, np.float32)
-    assert lib.pyggml_argmax(at(empty, "float *"), 0) == -1
-    assert top_k(empty, 3)[0] == 0
-    assert lib.pyggml_log_sum_exp(at(empty, "float *"), 0) == -np.inf
-
-
-@given(x=logits)
-def test_log_sum_exp(x: Floats) -> None:
-    big = x.astype(np.float64)
-    want = big.max() + np.log(np.exp(big - big.max()).sum())
-    assert lib.pyggml_log_sum_exp(at(x, "float *"), len(x)) == pytest.approx(want, rel=1e-5, abs=1e-5)
-
-
-def test_log_sum_exp_does_not_overflow() -> None:
-    x = np.array([1e30, -1e30], np.float32)
-    assert lib.pyggml_log_sum_exp(at(x, "float *"), 2) == pytest.approx(1e30)
-    gone = np.full(3, -np.inf, np.float32)
-    assert lib.pyggml_log_sum_exp(at(gone, "float *"), 3) == -np.inf
-
-
-@given(
-    x=logits,
-    seen=st.dictionaries(st.integers(-2, 70), st.integers(0, 5), max_size=10),
-    repeat=st.floats(0.5, 2, width=32),
-    frequency=st.floats(-1, 1, width=32),
-    presence=st.floats(-1, 1, width=32),
-)
-def test_penalize(x: Floats, seen: dict[int, int], repeat: float, frequency: float, presence: float) -> None:
-    want = x.astype(np.float64)
-    for i, count in seen.items():
-        if 0 <= i < len(x):
-            want[i] = want[i] / repeat if want[i] > 0 else want[i] * repeat
-            want[i] -= count * frequency + (presence if count else 0)
-    ids = np.array(list(seen), np.int32)
-    counts = np.array(list(seen.values()), np.int32)
-    args = (at(ids, "int32_t *"), at(counts, "int32_t *"), len(seen), repeat, frequency, presence)
-    lib.pyggml_penalize(at(x, "float *"), len(x), *args)
-    np.testing.assert_allclose(x, want, rtol=1e-4, atol=1e-4)
 
 
 @given(

@@ -18,20 +18,6 @@ void pyggml_fill_mask(void * dst, bool half, int n_cells, const int32_t * cell_p
                       int n_rows, int n_pad, const int32_t * pos, const int32_t * seq, const uint8_t * causal,
                       int32_t window, int32_t chunk);
 
-// Index of the largest value; the first one on a tie; -1 when any value is NaN.
-int32_t pyggml_argmax(const float * x, int32_t n);
-
-// The k largest values, sorted descending (ties: lower index first). Returns how many were written (min(k, n)),
-// or -1 when any value is NaN.
-int32_t pyggml_top_k(const float * x, int32_t n, int32_t k, int32_t * ids, float * values);
-
-// ln(sum(exp(x))), stable.
-double pyggml_log_sum_exp(const float * x, int32_t n);
-
-// Repetition penalties in place: for each distinct ids[i], seen counts[i] times.
-void pyggml_penalize(float * x, int32_t n, const int32_t * ids, const int32_t * counts, int32_t n_ids,
-                     float repeat, float frequency, float presence);
-
 // Every tensor of a graph, found once: sizes the graph before ggml asserts on it, and lets an allocation be undone.
 typedef struct pyggml_tracker pyggml_tracker;
 struct ggml_tensor;
