@@ -223,8 +223,8 @@ def test_inputs_that_make_no_text(models: dict[str, Path]) -> None:
             e.embed([[5]], pooling=4)
         with pytest.raises(ParameterError, match="adapters"):
             e.embed([[5]], adapters={0: 1.0})
-        with pytest.raises(ParameterError, match="sequence"):
-            Embedder(e.decoder, e.tokenizer, e.metadata, n_ctx=8, n_batch=8, sequences=[])
+    with embedder(models["llama"]) as e, pytest.raises(ParameterError, match="sequence"):
+        Embedder(e.decoder, e.tokenizer, e.metadata, n_ctx=8, n_batch=8, sequences=[])
 
 
 def test_a_damaged_model(tmp_path: Path) -> None:

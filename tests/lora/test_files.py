@@ -81,7 +81,7 @@ def test_the_writer_refuses_what_is_no_pair(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"general.type": "model"}, "general.type is 'model'"),
-        ({"general.type": None}, "'general.type': is required"),
+        ({"general.type": None}, "general.type is ''"),
         ({"adapter.type": "other"}, "adapter.type is 'other'"),
         ({"general.architecture": None}, "'general.architecture': is required"),
         ({"general.architecture": "gemma3"}, "for 'gemma3' models.*is 'llama'"),

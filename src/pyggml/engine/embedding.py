@@ -138,14 +138,15 @@ class Embedder:
             metadata: of the model's file.
             n_ctx: most tokens of a text.
             n_batch: tokens of a batch.
-            sequences: numbers of sequences in the cache that nobody else uses; they are empty before and after.
+            sequences: numbers of sequences in the cache that nobody else uses; they are empty before and after. A model
+                without cached keys has no use for them.
             make_room: called when the cache is full; returns whether it freed something.
         """
         self.decoder, self.tokenizer, self.metadata = decoder, tokenizer, metadata
         shape = decoder.model.shape
         self.n_ctx, self.n_batch = min(n_ctx, shape.n_ctx_train), n_batch
-        self.sequences = list(sequences)
         self.causal = shape.cache != CacheKind.BATCH_ONLY
+        self.sequences = list(sequences if self.causal else range(MAX_SEQUENCES))
         self._make_room = make_room
         if not self.sequences:
             raise ParameterError("embedding needs at least one sequence of the cache; lower n_parallel")

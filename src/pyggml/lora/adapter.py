@@ -171,7 +171,7 @@ class LoraAdapter(Closing):
 
 def _read_alpha(meta: ModelMetadata) -> float:
     for key, want in (("general.type", "adapter"), ("adapter.type", "lora")):
-        if (got := meta.get_str(key)) != want:
+        if (got := meta.get_str(key, default="")) != want:
             raise ModelError(f"{meta.path}: {key} is {got!r}; a LoRA adapter has {want!r}")
     if "adapter.alora.invocation_tokens" in meta:
         raise ModelError(f"{meta.path}: activated LoRA (adapter.alora.invocation_tokens) is not supported")
