@@ -84,38 +84,46 @@ static void top_n_sigma(pyggml_sampler * s, candidates * c) {
     }
 }
 
+// Keep the fewest candidates that together have this share, and no fewer than `least`: the likeliest or, given what
+// (logit - max) is expected to be, those nearest to that.
+static void keep_share(pyggml_sampler * s, candidates * c, const double * expected, double total, float share,
+                       int32_t least) {
+    const row_shares shares = {s->passes, c->row, c->max, total};
+    int32_t n_keys;
+    // They are nearly always few: look at the likely tokens first, then at more.
+    for (float depth = c->n > 256 ? 8.0f : INFINITY;; depth = depth < 14.0f ? depth + 2.0f : INFINITY) {
+        const int32_t m = find(s, c, c->max - depth);
+        n_keys = 0;
+        for (int32_t i = 0; i < m; i++) {
+            const int32_t at = (int32_t) s->keys[i];
+            double odd = -(double) c->x[at];
+            if (expected != NULL) {
+                odd = fabs(*expected - ((double) c->x[at] - (double) c->max));
+                if (odd > *expected + (double) depth) {
+                    continue; // tokens that were not looked at may be nearer
+                }
+            }
+            s->keys[n_keys++] = row_key((float) -odd, token_at(c, at));
+        }
+        const double sum = s->passes->weigh_keys(s->keys, n_keys, c->row, c->max);
+        if (depth == INFINITY || (n_keys >= least && (float) (sum / total) >= share)) {
+            break;
+        }
+    }
+    keep_keys(s, c, pyggml_keys_share(s->keys, n_keys, &shares, share, least));
+}
+
 static void typical(pyggml_sampler * s, candidates * c) {
     const row_sums sums = s->passes->sums(c->x, c->n, c->max, 1.0f);
     const double expected = sums.moment / sums.weight; // surprise minus entropy is expected - (logit - max)
-    const int32_t m = find(s, c, -FLT_MAX);
-    for (int32_t i = 0; i < m; i++) {
-        const int32_t at = (int32_t) s->keys[i];
-        const double odd = fabs(expected - ((double) c->x[at] - (double) c->max));
-        s->keys[i] = row_key((float) -odd, token_at(c, at));
-    }
-    const row_shares shares = {s->passes, c->row, c->max, sums.weight};
     const float beyond = nextafterf((float) s->options.typical_p, 2.0f); // the sum has to exceed typical_p
-    keep_keys(s, c, pyggml_keys_share(s->keys, m, &shares, beyond, s->options.min_keep));
+    keep_share(s, c, &expected, sums.weight, beyond, s->options.min_keep);
 }
 
 static void top_p(pyggml_sampler * s, candidates * c) {
-    const row_shares shares = {s->passes, c->row, c->max,
-                               s->passes->weights(c->x, c->n, c->max, 1.0f, s->chunk_weights)};
-    const float share = (float) s->options.top_p;
-    const float least = s->options.min_keep > 0 ? bound(s, c, s->options.min_keep) : INFINITY;
-    int32_t m = 0;
-    // The nucleus is nearly always small: look at the likely tokens first, then at more.
-    for (float depth = c->n > 256 ? 8.0f : INFINITY;; depth = depth < 14.0f ? depth + 2.0f : INFINITY) {
-        const float limit = c->max - depth;
-        m = gather(s, c, least < limit ? least : limit);
-        if (depth == INFINITY) {
-            break;
-        }
-        if ((float) (s->passes->weigh_keys(s->keys, m, c->row, c->max) / shares.total) >= share) {
-            break;
-        }
-    }
-    keep_keys(s, c, pyggml_keys_share(s->keys, m, &shares, share, s->options.min_keep > 0 ? s->options.min_keep : 1));
+    const double total = s->passes->weights(c->x, c->n, c->max, 1.0f, s->chunk_weights);
+    const int32_t least = s->options.min_keep > 0 ? s->options.min_keep : 1;
+    keep_share(s, c, NULL, total, (float) s->options.top_p, least);
 }
 
 // XTC (p-e-w 2024): now and then, of the tokens above the threshold keep only the least likely one.
