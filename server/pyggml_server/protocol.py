@@ -5,7 +5,9 @@ field tells which of the structs below it is. Every request has an ``id`` that i
 once. Both ends send :data:`VERSION` first and hang up on another one.
 """
 
-from typing import Any
+import struct
+from collections.abc import Iterable
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +18,8 @@ __all__ = [
     "Done",
     "Embed",
     "Failed",
+    "FrameError",
+    "FrameReader",
     "Generate",
     "GrammarText",
     "Hello",
@@ -23,6 +27,8 @@ __all__ = [
     "Loaded",
     "Loading",
     "LogProbs",
+    "Measure",
+    "Measured",
     "Metrics",
     "MetricsReply",
     "Ping",
@@ -33,6 +39,7 @@ __all__ = [
     "ToRunner",
     "ToService",
     "Vectors",
+    "pack",
 ]
 
 VERSION = 1
@@ -53,12 +60,28 @@ class Load(msgspec.Struct, tag="load"):
     """Open a model; answered by :class:`Loading` any number of times, then :class:`Loaded` or :class:`Failed`.
 
     ``config`` holds fields of :class:`pyggml.engine.EngineConfig` by name: types of caches as text (``q8_0``), paths as
-    text.
+    text. An ``n_ctx`` of 0 is chosen by the memory of the GPUs; one that the model was not trained for is lowered.
+    ``flexible`` names the fields that may be lowered until the model fits: ``n_parallel``, ``n_gpu_layers``.
+    ``automatic``: the runner chooses the devices, a single GPU where that is enough unless ``spread``.
     """
 
     id: int
     path: str
     config: dict[str, Any] = {}
+    flexible: list[str] = []
+    automatic: bool = True
+    spread: bool = False
+
+
+class Measure(msgspec.Struct, tag="measure"):
+    """What :class:`Load` with the same fields would take now, without loading; answered by :class:`Measured`."""
+
+    id: int
+    path: str
+    config: dict[str, Any] = {}
+    flexible: list[str] = []
+    automatic: bool = True
+    spread: bool = False
 
 
 class GrammarText(msgspec.Struct, tag="grammar"):
@@ -73,7 +96,9 @@ class Generate(msgspec.Struct, tag="generate"):
     """Continue a prompt; answered by :class:`Text` any number of times, then :class:`Done` or :class:`Failed`.
 
     ``sampling`` holds fields of :class:`pyggml.sampling.SamplingParams` by name. The other fields are those of
-    :class:`pyggml.engine.Request`; ``speculate`` is the longest draft by prompt lookup, 0 for none.
+    :class:`pyggml.engine.Request`; ``speculate`` is the longest draft by prompt lookup, 0 for none. ``n_ctx`` is the
+    context that the request asked for, where it is less than the engine's: prompts are cut to it, and without ``shift``
+    the answer ends there.
     """
 
     id: int
@@ -90,10 +115,14 @@ class Generate(msgspec.Struct, tag="generate"):
     speculate: int = 0
     adapters: dict[int, float] = {}
     priority: int = 0
+    n_ctx: int | None = None
 
 
 class Embed(msgspec.Struct, tag="embed"):
-    """Vectors of texts, given as tokens; answered by :class:`Vectors` or :class:`Failed`."""
+    """Vectors of texts, given as tokens; answered by :class:`Vectors` or :class:`Failed`.
+
+    A text that is cut keeps its last token where that ends texts (``[SEP]``).
+    """
 
     id: int
     texts: list[list[int]]
@@ -133,7 +162,7 @@ class Shutdown(msgspec.Struct, tag="shutdown"):
     """Finish nothing, save what is to be saved, end."""
 
 
-ToRunner = Hello | Load | Generate | Embed | Rerank | Cancel | Metrics | Ping | Shutdown
+ToRunner = Hello | Load | Measure | Generate | Embed | Rerank | Cancel | Metrics | Ping | Shutdown
 
 
 # -- to the service -------------------------------------------------------------------------------------------------
@@ -147,7 +176,11 @@ class Loading(msgspec.Struct, tag="loading"):
 
 
 class Loaded(msgspec.Struct, tag="loaded"):
-    """The model is open. Sizes are bytes: of everything, and of what lies on other devices than the CPU."""
+    """The model is open. Sizes are bytes: of everything, and of what lies on other devices than the CPU.
+
+    ``devices`` holds a map for each device: ``name``, ``type`` (``cpu``, ``gpu``), ``layers``, and in bytes ``needed``,
+    ``free`` and ``total``. ``notes`` say what was lowered so that it fits.
+    """
 
     id: int
     n_ctx: int
@@ -159,6 +192,16 @@ class Loaded(msgspec.Struct, tag="loaded"):
     size: int
     size_vram: int
     load_ns: int
+    devices: list[dict[str, Any]] = []
+    n_batch: int = 0
+    notes: list[str] = []
+
+
+class Measured(msgspec.Struct, tag="measured"):
+    """What a model would take; ``devices`` as in :class:`Loaded`, ``fits``: the free memory is enough."""
+
+    id: int
+    fits: bool
     devices: list[dict[str, Any]] = []
 
 
@@ -232,4 +275,64 @@ class Pong(msgspec.Struct, tag="pong"):
     state: str
 
 
-ToService = Hello | Loading | Loaded | Text | Done | Vectors | Failed | MetricsReply | Pong
+ToService = Hello | Loading | Loaded | Measured | Text | Done | Vectors | Failed | MetricsReply | Pong
+
+
+# -- frames ---------------------------------------------------------------------------------------------------------
+
+_HEAD: Final = struct.Struct("<I")
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class FrameError(ValueError):
+    """What came is no frame, or no message that is known."""
+
+
+def pack(messages: Iterable[msgspec.Struct]) -> bytes:
+    """Messages as frames, to be written at once.
+
+    Raises:
+        FrameError: a message is longer than :data:`MAX_FRAME`.
+    """
+    parts: list[bytes] = []
+    for message in messages:
+        body = _encode(message)
+        if len(body) > MAX_FRAME:
+            raise FrameError(f"a {type(message).__name__} of {len(body)} bytes is too long; the limit is {MAX_FRAME}")
+        parts += (_HEAD.pack(len(body)), body)
+    return b"".join(parts)
+
+
+class FrameReader:
+    """Puts frames together from what arrives in pieces of any size."""
+
+    def __init__(self, messages: Any) -> None:
+        """``messages``: :data:`ToRunner` or :data:`ToService`."""
+        self._decode = msgspec.msgpack.Decoder(messages).decode
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The messages that are complete now.
+
+        Raises:
+            FrameError: a frame is too long, or holds no known message.
+        """
+        rest = self._rest
+        rest += data
+        found, at = [], 0
+        try:
+            with memoryview(rest) as view:
+                while len(rest) - at >= 4:
+                    (length,) = _HEAD.unpack_from(view, at)
+                    if length > MAX_FRAME:
+                        raise FrameError(f"a frame of {length} bytes is too long; the limit is {MAX_FRAME}")
+                    if len(rest) - at - 4 < length:
+                        break
+                    with view[at + 4 : at + 4 + length] as body:
+                        found.append(self._decode(body))
+                    at += 4 + length
+        except msgspec.MsgspecError as error:
+            raise FrameError(f"a message that is not understood: {error}") from error
+        if at:
+            del rest[:at]
+        return found

@@ -1,0 +1,421 @@
+"""One runner process as the service sees it: started, spoken to, watched, ended."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from pyggml_server.errors import ModelLoadError, RunnerDiedError
+from pyggml_server.protocol import (
+    VERSION,
+    Cancel,
+    Done,
+    Failed,
+    FrameError,
+    FrameReader,
+    Hello,
+    Load,
+    Loaded,
+    Loading,
+    Ping,
+    Pong,
+    Shutdown,
+    ToService,
+    pack,
+)
+from pyggml_server.scheduler.failures import raise_failure
+
+__all__ = ["RUNNER_COMMAND", "RunnerProcess"]
+
+_log: Final = logging.getLogger(__name__)
+_stderr_log: Final = logging.getLogger("pyggml_server.runner.stderr")
+
+RUNNER_COMMAND: Final = (sys.executable, "-m", "pyggml_server.runner")
+
+_START_TIMEOUT: Final = 120.0
+_STOP_TIMEOUT: Final = 15.0
+_PING_EVERY: Final = 10.0
+_PING_PATIENCE: Final = 60.0
+_LAST_LINES: Final = 60
+_LONGEST_LINE: Final = 2000
+
+
+class _Channel:
+    """The answers to one request, in order; waiting costs one future."""
+
+    __slots__ = ("_loop", "_waiter", "error", "items")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.items: deque[Any] = deque()
+        self.error: BaseException | None = None
+        self._loop = loop
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, item: Any) -> None:
+        self.items.append(item)
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> Any:
+        """The next answer.
+
+        Raises:
+            RunnerDiedError: there will be none.
+        """
+        while not self.items:
+            if self.error is not None:
+                raise self.error
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self.items.popleft()
+
+
+class _Link(asyncio.Protocol):
+    """The service's end of the socket: gives each message to the channel of its request."""
+
+    def __init__(self, *, on_end: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(ToService)
+        self._on_end = on_end
+        self.transport: asyncio.WriteTransport | None = None
+        self.channels: dict[int, _Channel] = {}
+        self.hello: asyncio.Future[Hello] = self._loop.create_future()
+        self.last_heard = time.monotonic()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        if self.transport is not None:  # only one process was started for this socket
+            transport.close()
+            return
+        self.transport = transport
+        self.send(Hello(VERSION, os.getpid()))
+
+    def data_received(self, data: bytes) -> None:
+        self.last_heard = time.monotonic()
+        try:
+            messages = self._reader.feed(data)
+        except FrameError as error:
+            _log.error("a runner sent %s", error)
+            self.close()
+            return
+        for message in messages:
+            if isinstance(message, Hello):
+                if not self.hello.done():
+                    self.hello.set_result(message)
+            elif (channel := self.channels.get(message.id)) is not None:
+                channel.put(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._on_end()
+
+    def send(self, message: Any) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(pack([message]))
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+
+class RunnerProcess:
+    """A running runner. :meth:`start` makes one; :meth:`stop` or :meth:`kill` end it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, link: _Link, *, folder: Path) -> None:
+        """For :meth:`start`."""
+        self._process = process
+        self._link = link
+        self._folder = folder
+        self._loop = asyncio.get_running_loop()
+        self._next_id = 0
+        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._stopping = False
+        self.ended: Final = asyncio.Event()
+        """Set once the process has gone."""
+        self.error: RunnerDiedError | None = None
+        """How it ended, once it has."""
+        self._tasks = [self._loop.create_task(self._watch()), self._loop.create_task(self._ping())]
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def start(cls, command: Sequence[str] = RUNNER_COMMAND, *, debug: int = 0) -> "RunnerProcess":
+        """Start a process and wait until it says hello.
+
+        Raises:
+            ModelLoadError: it cannot be started, or speaks another version.
+            RunnerDiedError: it ended before it said anything.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="pyggml-"))  # mode 0700: nobody else reaches the socket
+        runner: RunnerProcess | None = None
+        gone = asyncio.Event()
+        link = _Link(on_end=gone.set)
+        try:
+            path = folder / "runner.sock"
+            server = await asyncio.get_running_loop().create_unix_server(lambda: link, str(path), backlog=1)
+            arguments = ("--socket", str(path), "--parent", str(os.getpid()), "--debug", str(debug))
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                limit=2**20,
+            )
+            runner = cls(process, link, folder=folder)
+            await runner._greet(link.hello)
+            server.close()
+            link._on_end = runner._hung_up
+            if gone.is_set():
+                runner._hung_up()
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise ModelLoadError(f"the runner process cannot be started: {error}") from error
+        except BaseException:
+            if runner is not None:
+                runner.kill()
+                await runner.ended.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return runner
+
+    async def _greet(self, hello: asyncio.Future[Hello]) -> None:
+        ended = self._loop.create_task(self.ended.wait())
+        either: set[asyncio.Future[Any]] = {hello, ended}
+        try:
+            await asyncio.wait(either, timeout=_START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        if not hello.done():
+            if self.error is not None:
+                raise self.error
+            raise ModelLoadError(f"the runner process said nothing for {_START_TIMEOUT:.0f} s")
+        if hello.result().version != VERSION:
+            raise ModelLoadError(
+                f"the runner speaks version {hello.result().version} of the protocol, the service {VERSION}: "
+                "restart the service after an upgrade"
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be spoken to."""
+        return self.error is None and not self._stopping
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error."""
+        return "\n".join(self._lines)
+
+    async def _watch(self) -> None:
+        """Read what it writes to standard error until it ends, then tell everybody who waits."""
+        stream = self._process.stderr
+        assert stream is not None
+        while True:
+            try:
+                line = await stream.readline()
+            except ValueError:  # a line longer than the buffer; what was in it is dropped
+                continue
+            if not line:
+                break
+            text = line.decode("utf-8", "replace").rstrip()[:_LONGEST_LINE]
+            self._lines.append(text)
+            _stderr_log.debug("[%d] %s", self.pid, text)
+        code = await self._process.wait()
+        self._end(code)
+
+    def _end(self, code: int) -> None:
+        words = self.last_words
+        if code < 0:
+            how = f"was ended by {_signal_name(-code)}"
+        else:
+            how = f"ended with status {code}"
+        message = f"the model's runner process {how}"
+        if words and not (self._stopping and code == 0):
+            message += f": {_gist(self._lines)}"
+        if not self._stopping:
+            _log.error("runner %d %s%s", self.pid, how, f"; its last words:\n{words}" if words else "")
+        self.error = RunnerDiedError(message, last_words=words)
+        for channel in list(self._link.channels.values()):
+            channel.fail(RunnerDiedError(message, last_words=words))
+        self._link.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.ended.set()
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _hung_up(self) -> None:
+        """The socket has closed: the process is dying, or of no use."""
+        if not self.ended.is_set() and not self._stopping:
+            self._loop.call_later(2.0, self.kill)  # time for its last words
+
+    async def _ping(self) -> None:
+        """Ask for a sign of life while there is none; a process that hangs is ended."""
+        while True:
+            await asyncio.sleep(_PING_EVERY)
+            silent = time.monotonic() - self._link.last_heard
+            if silent > _PING_PATIENCE:
+                self._lines.append(f"no sign of life for {silent:.0f} s")
+                self.kill()
+                return
+            if silent > _PING_EVERY / 2:
+                self._link.send(Ping(0))
+
+    async def stop(self) -> None:
+        """Let it save what it has and end; after a while it is killed. Returns when it has gone."""
+        self._stopping = True
+        self._link.send(Shutdown())
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT):
+                await self.ended.wait()
+        except TimeoutError:
+            self.kill()
+            await self.ended.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if not self.ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    # -- speaking to it -----------------------------------------------------------------------------------------
+
+    def send(self, message: Any) -> None:
+        """Send a message that has no answer, or whose channel is open already."""
+        self._link.send(message)
+
+    def _open(self) -> tuple[int, _Channel]:
+        if self.error is not None:
+            raise RunnerDiedError(str(self.error), last_words=self.error.last_words)
+        self._next_id += 1
+        channel = _Channel(self._loop)
+        self._link.channels[self._next_id] = channel
+        return self._next_id, channel
+
+    async def ask(self, kind: type[msgspec.Struct], **fields: Any) -> Any:
+        """One question, one answer; cancelling it cancels the question.
+
+        Raises:
+            RequestRefusedError: the engine refused. RunnerDiedError: it ended.
+        """
+        id, channel = self._open()
+        answered = False
+        try:
+            self._link.send(kind(id=id, **fields))
+            message = await channel.get()
+            answered = True
+        finally:
+            del self._link.channels[id]
+            if not answered:
+                self._link.send(Cancel(id))
+        if isinstance(message, Failed):
+            raise_failure(message)
+        return message
+
+    async def stream(self, kind: type[msgspec.Struct], **fields: Any) -> AsyncGenerator[Any, None]:
+        """One question, answers up to :class:`Done`; closing the iterator cancels the question.
+
+        Raises:
+            RequestRefusedError: the engine refused. RunnerDiedError: it ended.
+        """
+        id, channel = self._open()
+        finished = False
+        try:
+            self._link.send(kind(id=id, **fields))
+            while not finished:
+                message = channel.items.popleft() if channel.items else await channel.get()
+                if isinstance(message, Failed):
+                    finished = True
+                    raise_failure(message)
+                finished = isinstance(message, Done)
+                yield message
+        finally:
+            del self._link.channels[id]
+            if not finished:
+                self._link.send(Cancel(id))
+
+    async def load(self, *, on_progress: Callable[[float], None], stall: float | None, **fields: Any) -> Loaded:
+        """Load a model.
+
+        Args:
+            on_progress: told the fraction of the weights that is there.
+            stall: seconds without progress after which it is given up; None: no limit.
+            fields: of :class:`pyggml_server.protocol.Load`.
+
+        Raises:
+            ModelLoadError: it cannot be loaded, or stood still. RunnerDiedError: the process ended.
+        """
+        id, channel = self._open()
+        try:
+            self._link.send(Load(id=id, **fields))
+            fraction = 0.0
+            while True:
+                try:
+                    async with asyncio.timeout(stall):
+                        message = await channel.get()
+                except TimeoutError:
+                    raise ModelLoadError(
+                        f"timed out waiting for llama runner to start - progress {fraction:.2f} - {_gist(self._lines)}"
+                    ) from None
+                if isinstance(message, Loading):
+                    fraction = message.fraction
+                    on_progress(fraction)
+                elif isinstance(message, Loaded):
+                    return message
+                elif isinstance(message, Failed):
+                    raise_failure(message, loading=True)
+        finally:
+            del self._link.channels[id]
+
+    async def ping(self) -> Pong:
+        """A sign of life, and the state.
+
+        Raises:
+            RunnerDiedError: there is none.
+        """
+        pong: Pong = await self.ask(Ping)
+        return pong
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} ({signal.strsignal(number)})"
+    except ValueError:
+        return f"signal {number}"
+
+
+_TELLING: Final = ("ggml stopped the process", "GGML_ASSERT", "Fatal Python error", "MemoryError", "Error:", "error:")
+
+
+def _gist(lines: Sequence[str]) -> str:
+    """The line that tells most, for a message of one line."""
+    for mark in _TELLING:
+        for line in reversed(lines):
+            if mark in line:
+                return line.strip()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no last words")
