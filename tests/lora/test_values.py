@@ -8,7 +8,8 @@ import pytest
 from helpers.reference import bert_states, logits
 from helpers.tiny import TinyConfig, TinyModel, build, prompt
 from pyggml.batch import Batch
-from pyggml.gguf import GGMLType
+from pyggml.gguf import GGMLType, GGUFWriter
+from pyggml.tensor import dequantize, quantize
 
 from .lab import EXACT, adapter, delta, merged_weights, opened, random_pairs, together
 
@@ -81,6 +82,30 @@ def test_alpha_and_different_ranks_in_one_file(tmp_path: Path, alpha: float) -> 
     want = logits(merged_weights(model, {k: delta(pair, alpha) for k, pair in pairs.items()}), IDS)
     with opened(model.path, [path]) as lab:
         np.testing.assert_allclose(lab.logits(IDS, {0: 1.0}), want, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("dtype", [GGMLType.F16, GGMLType.BF16, GGMLType.Q8_0], ids=["f16", "bf16", "q8_0"])
+@pytest.mark.parametrize("target", ["blk.0.ffn_up.weight", "token_embd.weight"])
+def test_matrices_of_16_and_8_bits(tmp_path: Path, target: str, dtype: GGMLType) -> None:
+    """What the file holds is what counts; products with it round the other operand likewise."""
+    model = build(tmp_path / "m.gguf", TinyConfig(tied=False))
+    writer = GGUFWriter(tmp_path / "a.gguf", architecture="llama")
+    for key, value in (("general.type", "adapter"), ("adapter.type", "lora"), ("adapter.lora.alpha", 32.0)):
+        writer.add(key, value)
+    kept = []
+    for half, matrix in zip("ab", random_pairs(model.path, [target], rank=32, seed=1)[target], strict=True):
+        stored = np.ascontiguousarray(matrix.T) if (target, half) == ("token_embd.weight", "a") else matrix
+        data = quantize(stored, dtype)
+        writer.add_tensor(f"{target}.lora_{half}", data.tobytes(), type=dtype, shape=stored.shape[::-1])
+        back = dequantize(data, dtype, stored.size).reshape(stored.shape)
+        kept.append(back.T if stored is not matrix else back)
+    writer.write()
+    change = delta((kept[0], kept[1]), 32.0)
+    want = logits(merged_weights(model, {target: change.T if target == "token_embd.weight" else change}), IDS)
+    with opened(model.path, [tmp_path / "a.gguf"]) as lab:
+        got, plain = lab.logits(IDS, {0: 1.0}), lab.logits(IDS)
+    assert np.abs(want - plain).max() > 0.4
+    np.testing.assert_allclose(got, want, rtol=0, atol=0.1 if dtype is GGMLType.Q8_0 else 5e-2)
 
 
 def test_a_scale_of_zero_is_no_adapter(tmp_path: Path) -> None:

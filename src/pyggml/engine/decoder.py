@@ -101,7 +101,8 @@ class Decoder:
             OutOfMemoryError: a device has no room.
         """
         variant = PLAIN if self.adapters is None else _Variant(adapters=tuple(range(len(self.adapters))))
-        graph, _, _, overlay, _ = self._build(n_tokens, 1, variant, self.cache.reserve_key())
+        n_outputs = 1 if self.model.shape.n_vocab else n_tokens  # a model that embeds may need every state
+        graph, _, _, overlay, _ = self._build(n_tokens, n_outputs, variant, self.cache.reserve_key())
         try:
             if self.adapters is not None and overlay is not None:
                 self.adapters.need_applied(overlay)
