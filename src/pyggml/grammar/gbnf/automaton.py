@@ -76,10 +76,13 @@ class Automaton:
             for part in bits(mask):
                 self._readers[part] = self._readers.get(part, 0) | 1 << position
         self._steps: dict[tuple[int, int], tuple[int, bool]] = {}
+        self._next: dict[int, int] = {}
 
     def next_chars(self, state: int) -> int:
         """The parts of the alphabet that may come next."""
-        return reduce(or_, (self._masks[position] for position in bits(state)), 0)
+        if state not in self._next:
+            self._next[state] = reduce(or_, (self._masks[position] for position in bits(state)), 0)
+        return self._next[state]
 
     def step(self, state: int, part: int) -> tuple[int, bool]:
         """Read a character: the next state, and whether the text may end there."""

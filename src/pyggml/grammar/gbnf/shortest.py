@@ -22,9 +22,9 @@ def check_shortest(rules: dict[str, Node], *, limit: int) -> None:
             if (n := _length(node, known)) < known[name]:
                 known[name] = n
                 changed = True
+    if endless := [name for name, n in known.items() if math.isinf(n)]:
+        raise GrammarError(f"the rule {endless[0]} of the GBNF grammar never ends")
     for name, n in known.items():
-        if math.isinf(n):
-            raise GrammarError(f"the rule {name} of the GBNF grammar never ends")
         if max(n, _longest_part(rules[name], known)) > limit:
             raise GrammarError(f"the rule {name} of the GBNF grammar demands more than {limit} characters")
 
