@@ -15,7 +15,7 @@ from pyggml.gguf import GGMLType, GGUFFile, GGUFWriter
 from pyggml.lora import Adapters, LoraAdapter, write_adapter
 from pyggml.tensor import find_device
 
-from .lab import adapter, opened, random_pairs
+from .lab import adapter, delta, opened, random_pairs
 
 NAME = "blk.0.attn_q.weight"
 META: dict[str, Any] = {
@@ -158,6 +158,31 @@ def test_scales_that_do_not_fit(tmp_path: Path, model: TinyModel) -> None:
         assert lab.engine.cache.can_resume(0, 0) and not lab.engine.cache.can_resume(0, 1)
     with opened(model.path, []) as lab, pytest.raises(ParameterError, match="there are 0 adapters"):
         lab.logits([3, 4], {0: 1.0})
+
+
+def test_several_rows_per_token(tmp_path: Path, model: TinyModel) -> None:
+    """A layer may be applied to a matrix per token; there is one scale per token all the same."""
+    pairs = random_pairs(model.path, [NAME], rank=2, seed=1)
+    path = adapter(tmp_path / "a.gguf", model.path, pairs, alpha=2.0)
+    random = np.random.default_rng(2)
+    change = delta(pairs[NAME], 2.0).astype(np.float32)
+    with opened(model.path, [path]) as lab:
+        adapters = lab.decoder.adapters
+        assert adapters is not None
+        for n in (1, 3, 5):
+            x, y = random.normal(size=(n, 3, 64)).astype(np.float32), random.normal(size=(n, 3, 128)).astype(np.float32)
+            scales = random.normal(size=n).astype(np.float32)
+            with adapters.graph() as graph:
+                inputs = [graph.input_like(array) for array in (x, y)]
+                overlay = adapters.overlay(graph, (0,), n_tokens=n, output_rows=None)
+                out = graph.output(overlay.linear(NAME, *inputs))
+                lab.engine.executor.allocate(graph)
+                for tensor, array in zip(inputs, (x, y), strict=True):
+                    tensor.set_bytes(array)
+                overlay.set_inputs({0: scales})
+                lab.engine.executor.compute(graph)
+                want = y + scales[:, None, None] * (x @ change.T)
+                np.testing.assert_allclose(out.numpy().reshape(y.shape), want, rtol=0, atol=1e-5)
 
 
 def test_nothing_is_left_open_after_a_failure(tmp_path: Path, model: TinyModel) -> None:

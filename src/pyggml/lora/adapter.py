@@ -74,7 +74,7 @@ class LoraAdapter(Closing):
             """``general.architecture`` of the models it is for."""
             self.name: Final = meta.get_str("general.name", default=self.path.stem)
             self.alpha: Final = _read_alpha(meta)
-            """``adapter.lora.alpha``; 0: the files's scale is 1 whatever the rank."""
+            """``adapter.lora.alpha``; 0 (or absent): the factor is 1 whatever the rank."""
             self.pairs: Final[Mapping[str, AdapterPair]] = MappingProxyType(self._read_pairs())
             """By the name of the model's tensor."""
         except BaseException:
@@ -129,7 +129,7 @@ class LoraAdapter(Closing):
         return TensorInfo(info.name, (info.shape[0], rows), info.type, info.offset, info.n_bytes, info.part)
 
     def check_fits(self, base: GGUFFile) -> None:
-        """Compare with the model that it is to change.
+        """Compare with the model that it is to change: architecture, names and shapes of tensors.
 
         Raises:
             ModelError: it was made for another architecture, or for tensors that ``base`` lacks or has otherwise.

@@ -146,4 +146,7 @@ class _AdaptedGraph(Graph):
 
     def __init__(self) -> None:
         super().__init__(arena=AdaptedArena())
-        self._owns_arena = True
+
+    def close(self) -> None:
+        super().close()
+        self.arena.close()
