@@ -1,26 +1,31 @@
 """Models by the names that requests give, with what prompts need: renderer and tokenizer, kept per digest."""
 
 import asyncio
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from pyggml.errors import PyggmlError
 from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.tokenizer import Tokenizer
-from pyggml_server.errors import BadRequestError, CloudError, InvalidNameError, ModelNotFoundError
+from pyggml_server.errors import BadRequestError, CloudError, InvalidNameError, ModelNotFoundError, ServerError
 from pyggml_server.names import Name
 from pyggml_server.scheduler import LoadOptions, ModelSpec
 from pyggml_server.store import Store, StoredModel
 from pyggml_server.templates import PromptRenderer
 
-__all__ = ["Catalog", "OpenModel"]
+__all__ = ["Catalog", "Facts", "OpenModel", "sort_capabilities"]
 
 _KEEP: Final = 16
 """Renderers and tokenizers that stay in memory; a vocabulary of 262,144 tokens takes about 100 MB."""
 
+_ORDER: Final = ("completion", "vision", "tools", "insert", "embedding", "thinking")
+
 _T = TypeVar("_T")
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,21 @@ class OpenModel:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What lists of models tell of one.
+
+    Attributes:
+        capabilities: By Ollama's names, sorted as it sorts them.
+        n_ctx_train: Longest context the model was trained for; 0: unknown.
+        n_embd: Length of its vectors; 0: unknown.
+    """
+
+    capabilities: tuple[str, ...]
+    n_ctx_train: int
+    n_embd: int
+
+
 class Catalog:
     """Looks models up and keeps what is slow to build.
 
@@ -72,6 +92,7 @@ class Catalog:
 
     def __init__(self, store: Store) -> None:
         self.store: Final = store
+        self._facts: Final[dict[str, Facts]] = {}
         self._executor: Final = ThreadPoolExecutor(4, thread_name_prefix="prompts")
         self._renderers: Final = _Cache[PromptRenderer]()
         self._vocabularies: Final = _Cache[tuple[Tokenizer, int]]()
@@ -111,11 +132,39 @@ class Catalog:
         )
         return OpenModel(stored, renderer, tokenizer, n_ctx_train)
 
+    async def facts(self, name: Name) -> Facts | None:
+        """What lists tell of a model; None where its files are damaged or gone. Read once per model."""
+        try:
+            stored = await self.run(self.store.get, name)
+            found = self._facts.get(stored.digest)
+            if found is None:
+                found = self._facts[stored.digest] = await self.run(_read_facts, stored)
+            return found
+        except (ServerError, PyggmlError, OSError) as error:
+            _log.warning("%s: %s", name.display, error)
+            return None
+
     def _read_vocabulary(self, stored: StoredModel) -> tuple[Tokenizer, int]:
         folder = self.store.work_folder() / "tokenizers"
         with GGUFFile(stored.path) as file:
             tokenizer = Tokenizer.from_metadata(file.metadata, cache_dir=folder)
             return tokenizer, ModelMetadata(file).get_int("context_length", default=0)
+
+
+def sort_capabilities(names: Iterable[str]) -> tuple[str, ...]:
+    """Capabilities in the order of Ollama's lists."""
+    return tuple(sorted(names, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)))
+
+
+def _read_facts(stored: StoredModel) -> Facts:
+    renderer = PromptRenderer.for_model(stored)
+    with GGUFFile(stored.path) as file:
+        metadata = ModelMetadata(file)
+        return Facts(
+            sort_capabilities(renderer.capabilities),
+            metadata.get_int("context_length", default=0),
+            metadata.get_int("embedding_length", default=0),
+        )
 
 
 class _Cache(Generic[_T]):

@@ -20,6 +20,8 @@ STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (service.BadRequestError, 400),
     (service.InvalidNameError, 400),
     (service.ContextTooLongError, 400),
+    (service.InvalidGrammarError, 400),
+    (service.InvalidOptionError, 400),
     (service.DigestMismatchError, 400),
     (service.CloudError, 403),
     (service.ModelNotFoundError, 404),

@@ -11,6 +11,7 @@
 what is under way before the runner's next batch.
 """
 
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pyggml_server.api.catalog import Catalog, OpenModel
+from pyggml_server.api.metrics import ServerMetrics
 from pyggml_server.api.planning import Plan, Prompt, plan_task, render_task
 from pyggml_server.api.tasks import Chunk, Task
 from pyggml_server.api.tasks import Final as FinalItem
@@ -34,12 +36,16 @@ class Generator:
     Args:
         catalog: The models.
         scheduler: Loads them.
+        metrics: Told how each answer ended.
         default_ctx: Context where nothing is loaded and neither request nor model names one.
     """
 
-    def __init__(self, catalog: Catalog, scheduler: ModelScheduler, *, default_ctx: int) -> None:
+    def __init__(
+        self, catalog: Catalog, scheduler: ModelScheduler, *, metrics: ServerMetrics, default_ctx: int
+    ) -> None:
         self.catalog: Final = catalog
         self._scheduler: Final = scheduler
+        self._metrics: Final = metrics
         self._default_ctx: Final = default_ctx
 
     @asynccontextmanager
@@ -66,16 +72,21 @@ class Generator:
         )
         async with lease as runner:
             prompt = await self._render(plan, model, n_ctx=runner.n_ctx)
-            yield Prepared(model, plan, prompt, runner, started)
+            yield Prepared(model, plan, prompt, runner, started, self._metrics)
 
-    async def render(self, task: Task) -> tuple[OpenModel, Prompt]:
-        """The prompt of a task, without loading any weights."""
+    async def render(self, task: Task, *, limited: bool = True) -> tuple[OpenModel, Prompt]:
+        """The prompt of a task, without loading any weights.
+
+        Args:
+            task: What would be asked.
+            limited: Fit it into the context that it would get; False: of any length.
+        """
         model = await self.catalog.open(task.model)
         plan = plan_task(task, model)
         n_ctx = plan.options.load.num_ctx or self._default_ctx
         if model.n_ctx_train:
             n_ctx = min(n_ctx, model.n_ctx_train)
-        return model, await self._render(plan, model, n_ctx=n_ctx)
+        return model, await self._render(plan, model, n_ctx=n_ctx if limited else sys.maxsize)
 
     async def _render(self, plan: Plan, model: OpenModel, *, n_ctx: int) -> Prompt:
         return await self.catalog.run(lambda: render_task(plan, model, n_ctx=n_ctx))
@@ -91,6 +102,7 @@ class Prepared:
         prompt: Text and tokens.
         runner: Where the model computes.
         started_ns: When the task came, by the monotonic clock.
+        metrics: Told how each answer ended.
     """
 
     model: OpenModel
@@ -98,6 +110,7 @@ class Prepared:
     prompt: Prompt
     runner: Runner
     started_ns: int
+    metrics: ServerMetrics
 
     def run(self, *, seed: int | None = None) -> AsyncGenerator[Chunk | FinalItem, None]:
         """Generate one answer: chunks, then how it ended.
@@ -141,7 +154,9 @@ class _Answer:
             async with aclosing(self._pass(tokens, grammar, None)) as chunks:
                 async for chunk in chunks:
                     yield chunk
-        yield self._final()
+        final = self._final()
+        self.prepared.metrics.record(self.prepared.model.stored.name.display, final)
+        yield final
 
     async def _pass(
         self, tokens: list[int], grammar: GrammarText | None, thoughts: "_Thoughts | None"

@@ -110,7 +110,8 @@ def render_task(plan: Plan, model: OpenModel, *, n_ctx: int) -> Prompt:
     if not plan.settings.truncate and len(prompt.tokens) > n_ctx:
         raise ContextTooLongError(
             f"the input length exceeds the context length: {len(prompt.tokens)} tokens, the context has {n_ctx} "
-            "(raise num_ctx, send less, or allow truncate)"
+            "(raise num_ctx, send less, or allow truncate)",
+            error="ContextFullError",
         )
     return prompt
 
@@ -137,6 +138,10 @@ def _check_chat(task: ChatTask, model: OpenModel) -> None:
         raise CapabilityError(f"{model.full_name} does not support tools")
     if any(message.images for message in task.messages):
         raise _no_images(task.model)
+    for index, tool in enumerate(task.tools):
+        function = tool.get("function")
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise BadRequestError(f"tools[{index}] must be an object with a function that has a name")
 
 
 def _no_images(name: str) -> CapabilityError:

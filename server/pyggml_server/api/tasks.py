@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyggml_server.config import KeepAlive
 from pyggml_server.protocol import LogProbs
-from pyggml_server.scheduler import KeepAlive
 from pyggml_server.templates import Message, ToolCall
 
 __all__ = ["ChatTask", "Chunk", "Final", "PromptTask", "Settings", "Task"]
