@@ -62,7 +62,8 @@ class Load(msgspec.Struct, tag="load"):
     ``config`` holds fields of :class:`pyggml.engine.EngineConfig` by name: types of caches as text (``q8_0``), paths as
     text. An ``n_ctx`` of 0 is chosen by the memory of the GPUs; one that the model was not trained for is lowered.
     ``flexible`` names the fields that may be lowered until the model fits: ``n_parallel``, ``n_gpu_layers``.
-    ``automatic``: the runner chooses the devices, a single GPU where that is enough unless ``spread``.
+    ``automatic``: the runner chooses the devices, a single GPU where that is enough unless ``spread``; ``main_gpu``
+    names one by its index, which then is the only one.
     """
 
     id: int
@@ -71,6 +72,7 @@ class Load(msgspec.Struct, tag="load"):
     flexible: list[str] = []
     automatic: bool = True
     spread: bool = False
+    main_gpu: int | None = None
 
 
 class Measure(msgspec.Struct, tag="measure"):
@@ -82,6 +84,7 @@ class Measure(msgspec.Struct, tag="measure"):
     flexible: list[str] = []
     automatic: bool = True
     spread: bool = False
+    main_gpu: int | None = None
 
 
 class GrammarText(msgspec.Struct, tag="grammar"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pyggml.engine import Engine, EngineConfig, Fit, fit
-from pyggml.errors import OutOfMemoryError
+from pyggml.errors import OutOfMemoryError, ParameterError
 from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.tensor import Device, DeviceType, DType, devices
 from pyggml_server.protocol import Load, Measure
@@ -68,28 +68,54 @@ def _automatic_context() -> int:
     return next(n_ctx for least, n_ctx in _AUTOMATIC_CONTEXT if total >= least)
 
 
-def _choices(path: str, config: EngineConfig, request: Load | Measure) -> Iterator[tuple[EngineConfig, Fit | None]]:
-    """Options to try in turn, with what they were found to take."""
-    if not request.automatic or config.n_gpu_layers == 0 or not _gpus():
-        yield config, None
-        return
-    everywhere = replace(
-        config, devices=("gpus",), n_gpu_layers=-1 if config.n_gpu_layers is None else config.n_gpu_layers
-    )
-    if not request.spread:
-        for device in sorted(_gpus(), key=lambda device: -device.memory()[0]):
-            alone = replace(everywhere, devices=(device.name,))
-            found = fit(path, alone)
-            if found.fits and found.measured.placement.n_gpu_layers >= found.n_layers:
-                yield _settled(alone, found), found
-                return
-    found = fit(path, everywhere)
-    yield _settled(everywhere, found), found
+def _choose(request: Load | Measure, config: EngineConfig) -> tuple[EngineConfig, Fit | None]:
+    """The options with their devices settled, and what they were found to take, where that was measured.
+
+    A model that fits on one GPU goes there, on the one with most room; then fewer sequences are better than a second
+    GPU, and a second GPU is better than layers on the CPU.
+    """
+    gpus = _gpus()
+    if not request.automatic:
+        return config, None
+    if config.n_gpu_layers == 0 or not gpus:
+        return replace(config, n_gpu_layers=None), None
+    if request.main_gpu is not None:
+        if not 0 <= request.main_gpu < len(gpus):
+            raise ParameterError(f"main_gpu {request.main_gpu}: there are {len(gpus)} GPUs, counted from 0")
+        gpus = [gpus[request.main_gpu]]
+    groups: list[tuple[str, ...]] = [(device.name,) for device in sorted(gpus, key=lambda device: -device.memory()[0])]
+    if len(gpus) > 1:
+        everywhere = tuple(device.name for device in gpus)
+        groups = [everywhere] if request.spread else [*groups, everywhere]
+    layers = -1 if config.n_gpu_layers is None else config.n_gpu_layers
+    best: tuple[EngineConfig, Fit] | None = None
+    for group in groups:
+        for n_parallel in _fewer(config.n_parallel, flexible="n_parallel" in request.flexible):
+            tried = replace(config, devices=group, n_gpu_layers=layers, n_parallel=n_parallel)
+            found = fit(request.path, tried)
+            if found.fits and (layers >= 0 or _gpu_layers(found) >= found.n_layers):
+                return _settled(tried, found), found
+            if best is None or _gpu_layers(found) > _gpu_layers(best[1]):
+                best = tried, found
+    assert best is not None  # there is a GPU
+    return _settled(*best), best[1]
+
+
+def _fewer(n: int, *, flexible: bool) -> Iterator[int]:
+    """``n``, and while it may be lowered, halves of it down to 1."""
+    yield n
+    while flexible and n > 1:
+        n //= 2
+        yield n
+
+
+def _gpu_layers(found: Fit) -> int:
+    return found.measured.placement.n_gpu_layers
 
 
 def _settled(config: EngineConfig, found: Fit) -> EngineConfig:
     """The same with the number of layers that was found, so that loading does not search again."""
-    return replace(config, n_gpu_layers=found.measured.placement.n_gpu_layers)
+    return replace(config, n_gpu_layers=_gpu_layers(found))
 
 
 def measure(request: Measure) -> Fit:
@@ -98,7 +124,7 @@ def measure(request: Measure) -> Fit:
     Raises:
         as for :func:`pyggml.engine.fit`.
     """
-    config, found = next(_choices(request.path, engine_config(request), request))
+    config, found = _choose(request, engine_config(request))
     return found if found is not None else fit(request.path, config)
 
 
@@ -108,30 +134,31 @@ def load(request: Load, *, progress: Callable[[float], None]) -> Placed:
     Raises:
         OutOfMemoryError: nothing more can be lowered. Others as for :class:`pyggml.engine.Engine`.
     """
-    config = engine_config(request)
-    notes: list[str] = []
+    asked = engine_config(request)
+    config, found = _choose(request, asked)
     while True:
-        chosen, found = next(_choices(request.path, config, request))
         try:
-            engine = Engine(request.path, chosen, progress=progress)
+            engine = Engine(request.path, config, progress=progress)
         except OutOfMemoryError as error:
-            lowered = _lower(chosen, request.flexible)
+            lowered = _lower(config, request.flexible)
             if lowered is None:
                 raise
-            name, config = lowered
-            notes.append(f"{name} lowered to {getattr(config, name)}")
-            log.warning("%s: %s; trying again", error, notes[-1])
+            config, found = lowered, None
+            log.warning("%s; trying with n_parallel=%d, n_gpu_layers=%s", error, config.n_parallel, config.n_gpu_layers)
             continue
+        notes = [f"n_parallel lowered to {config.n_parallel}"] if config.n_parallel < asked.n_parallel else []
+        if config.n_gpu_layers is not None and found is None:
+            notes.append(f"n_gpu_layers lowered to {config.n_gpu_layers}")
         return Placed(engine, describe(found) if found is not None else _describe_loaded(engine), notes)
 
 
-def _lower(config: EngineConfig, flexible: Sequence[str]) -> tuple[str, EngineConfig] | None:
-    """The first option that can still be less, and the options with it."""
+def _lower(config: EngineConfig, flexible: Sequence[str]) -> EngineConfig | None:
+    """The same with less of the first option that can still be less."""
     if "n_parallel" in flexible and config.n_parallel > 1:
-        return "n_parallel", replace(config, n_parallel=config.n_parallel // 2)
+        return replace(config, n_parallel=config.n_parallel // 2)
     layers = config.n_gpu_layers or 0
     if "n_gpu_layers" in flexible and layers > 0:
-        return "n_gpu_layers", replace(config, n_gpu_layers=layers - max(1, layers // 4))
+        return replace(config, n_gpu_layers=layers - max(1, layers // 4))
     return None
 
 

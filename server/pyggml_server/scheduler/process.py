@@ -149,7 +149,7 @@ class RunnerProcess:
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._stopping = False
+        self._stopping = self._lost = False
         self.ended: Final = asyncio.Event()
         """Set once the process has gone."""
         self.error: RunnerDiedError | None = None
@@ -224,7 +224,7 @@ class RunnerProcess:
     @property
     def alive(self) -> bool:
         """Whether it can still be spoken to."""
-        return self.error is None and not self._stopping
+        return self.error is None and not self._stopping and not self._lost
 
     @property
     def last_words(self) -> str:
@@ -271,6 +271,7 @@ class RunnerProcess:
 
     def _hung_up(self) -> None:
         """The socket has closed: the process is dying, or of no use."""
+        self._lost = True
         if not self.ended.is_set() and not self._stopping:
             self._loop.call_later(2.0, self.kill)  # time for its last words
 

@@ -1,6 +1,7 @@
 """What a request wants loaded, and what is."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,11 @@ class LoadedModel:
         size_vram: Bytes of them on GPUs.
         n_ctx: Tokens of context per request.
         n_parallel: Requests that it answers at once.
-        active: Requests that use it.
+        n_active: Requests that use it.
         queued: How many of them wait for a place.
         waiting: Requests that wait for it to load.
         keep_alive: How long it stays after the last request.
-        expires_at: When it goes if nobody asks for it, in seconds since 1970; None: never.
+        expires_at: When it goes if nobody asks for it; None: never.
         details: Of :class:`ModelSpec`.
         pid: Its process; None while there is none.
         notes: What was lowered so that it fits.
@@ -134,11 +135,11 @@ class LoadedModel:
     size_vram: int
     n_ctx: int
     n_parallel: int
-    active: int
+    n_active: int
     queued: int
     waiting: int
     keep_alive: KeepAlive
-    expires_at: float | None
+    expires_at: datetime | None
     details: Any = None
     pid: int | None = None
     notes: tuple[str, ...] = ()
