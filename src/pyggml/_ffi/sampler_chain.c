@@ -47,11 +47,38 @@ static void keep_keys(pyggml_sampler * s, candidates * c, int32_t m) {
     pyggml_survey(s, c);
 }
 
+// A limit that more than k candidates reach in all likelihood: by a sample of them, and three standard deviations more.
+static float estimate(pyggml_sampler * s, const candidates * c, int32_t k) {
+    enum { SAMPLE = 1024 };
+    const double expected = (double) k * SAMPLE / c->n;
+    const double rank = expected + 3.0 * sqrt(expected) + 3.0;
+    if (c->n < 4 * SAMPLE || rank >= SAMPLE) {
+        return -INFINITY;
+    }
+    const int32_t step = c->n / SAMPLE;
+    for (int32_t i = 0; i < SAMPLE; i++) {
+        s->keys[i] = row_key(c->x[i * step], i);
+    }
+    pyggml_keys_top(s->keys, SAMPLE, (int32_t) rank);
+    float limit = INFINITY;
+    for (int32_t i = 0; i < (int32_t) rank; i++) {
+        limit = fminf(limit, c->x[row_key_id(s->keys[i]) * step]);
+    }
+    return limit;
+}
+
 static void keep_top(pyggml_sampler * s, candidates * c, int32_t k) {
     if (k >= c->n) {
         return;
     }
-    int32_t m = gather(s, c, bound(s, c, k));
+    float limit = bound(s, c, k);
+    if (limit == -INFINITY) {
+        limit = estimate(s, c, k);
+    }
+    int32_t m = gather(s, c, limit);
+    if (m < k) {
+        m = gather(s, c, -INFINITY);
+    }
     k = k < m ? k : m; // fewer are above -inf
     pyggml_keys_top(s->keys, m, k);
     keep_keys(s, c, k);
