@@ -21,13 +21,17 @@ COMMANDS: Final = MappingProxyType(
         "list": ("pyggml_server.cli.list:list_models", "List the models in the store."),
         "show": ("pyggml_server.cli.show:show", "Show what is inside a model."),
         "rm": ("pyggml_server.cli.rm:remove", "Delete models from the store."),
+        "serve": ("pyggml_server.cli.serve:serve", "Serve models as Ollama does."),
+        "ps": ("pyggml_server.cli.ps:ps", "List the models in the server's memory."),
+        "stop": ("pyggml_server.cli.stop:stop", "Put models out of the server's memory."),
+        "env": ("pyggml_server.cli.env:env", "Print the environment variables and their values."),
         "fit": ("pyggml_server.cli.fit:fit", "Measure the memory that a model would take."),
         "bench": ("pyggml_server.cli.bench:bench", "Measure prefill and decode speed."),
     }
 )
 """Command → where it is (module:function), help in one line. The order is that of ``pyggml --help``."""
 
-_ALIASES: Final = MappingProxyType({"ls": "list"})
+_ALIASES: Final = MappingProxyType({"ls": "list", "start": "serve"})
 
 
 class LazyGroup(click.Group):

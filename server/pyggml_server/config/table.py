@@ -55,6 +55,7 @@ class Config:
     no_prune: bool
     debug: int
     api_keys: tuple[str, ...]
+    api_key: str
     tls_certificate: Path | None
     tls_key: Path | None
 
@@ -250,6 +251,13 @@ SETTINGS: Final = (
         "",
         parsers.parse_keys,
         "keys that are let in, a list with commas, each as it is or as sha256:HEX of it; unset: everybody is",
+    ),
+    Setting(
+        "PYGGML_API_KEY",
+        "api_key",
+        "",
+        str,
+        "key that the commands show to the server",
     ),
     Setting(
         "PYGGML_TLS_CERTIFICATE",
