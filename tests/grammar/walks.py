@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from pyggml.grammar import Matcher
 from pyggml.grammar.matcher import Mask
@@ -23,10 +24,14 @@ def small_tokenizer() -> Tokenizer:
     return Tokenizer.from_metadata(make("gpt2", tokens, pre="gpt-2", merges=MERGES, eos_token_id=0))
 
 
+def allowed_ids(mask: Mask) -> npt.NDArray[np.int64]:
+    """The tokens of a mask, ascending."""
+    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+
+
 def allowed(mask: Mask) -> list[int]:
-    """The tokens of a mask."""
-    bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
-    found: list[int] = np.flatnonzero(bits).tolist()
+    """The same as a list."""
+    found: list[int] = allowed_ids(mask).tolist()
     return found
 
 
@@ -47,20 +52,23 @@ def accepts(matcher: Matcher, tokens: Sequence[int]) -> bool:
 def write(matcher: Matcher, tokenizer: Tokenizer, rng: random.Random, *, n: int = 40) -> bytes:
     """Follow the masks at random, with an eye to the end after ``n`` tokens; fails if there is none."""
     out: list[int] = []
-    for _ in range(30 * n):
-        tokens = allowed(matcher.mask())
-        assert tokens, "a mask without any token"
-        ends = [token for token in tokens if token in tokenizer.eog_ids]
+    for _ in range(600 + n):
+        tokens = allowed_ids(matcher.mask())
+        is_end = np.isin(tokens, list(tokenizer.eog_ids))
+        ends, tokens = tokens[is_end].tolist(), tokens[~is_end]
         assert bool(ends) == matcher.is_accepting
-        if matcher.is_stopped or (ends and (len(out) >= n or rng.random() < 0.2)):
+        assert not (matcher.is_stopped and tokens.size)
+        if ends and (not tokens.size or len(out) >= n or rng.random() < 0.2):
             matcher.accept(rng.choice(ends))
             return tokenizer.decode_bytes(out)
-        tokens = [token for token in tokens if token not in ends]
-        if len(out) >= n:
-            # What closes strings, lists and objects; else something short.
-            closing = [token for token in tokens if tokenizer.token_bytes(token) in CLOSING]
-            tokens = closing or sorted(tokens, key=lambda token: len(tokenizer.token_bytes(token)))[:20]
-        token = rng.choice(tokens)
+        token = _short(tokens, tokenizer, rng) if len(out) >= n else int(tokens[rng.randrange(tokens.size)])
         matcher.accept(token)
         out.append(token)
     raise AssertionError(f"no end after {len(out)} tokens: {tokenizer.decode_bytes(out)[:200]!r}")
+
+
+def _short(tokens: npt.NDArray[np.int64], tokenizer: Tokenizer, rng: random.Random) -> int:
+    """What closes strings, lists and objects; else something short."""
+    some = tokens.tolist() if tokens.size < 1000 else tokens[:1000].tolist()
+    closing = [token for token in some if tokenizer.token_bytes(token) in CLOSING]
+    return rng.choice(closing or sorted(some, key=lambda token: len(tokenizer.token_bytes(token)))[:20])
