@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers.rpc import rpc_server
 from helpers.tiny import TinyConfig, TinyModel, build, prompt
@@ -143,6 +145,27 @@ def test_unused_devices_are_left_out() -> None:
 )
 def test_as_many_as_fit(items: list[int], budgets: list[int], split: tuple[float, ...], counts: list[int]) -> None:
     assert assign_layers(items, budgets, split=split) == counts
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    st.lists(st.integers(-5, 80), min_size=1, max_size=3),
+)
+def test_no_assignment_places_more(items: list[int], budgets: list[int]) -> None:
+    def possible(part: list[int], room: list[int]) -> bool:
+        """Whether some way of cutting ``part`` fits."""
+        if not part or not room:
+            return not part
+        firsts = range(len(part) + 1)
+        return any((not n or sum(part[:n]) <= room[0]) and possible(part[n:], room[1:]) for n in firsts)
+
+    counts = assign_layers(items, budgets)
+    n = sum(counts)
+    begin = len(items) - n
+    for count, budget in zip(counts, budgets, strict=True):
+        assert not count or sum(items[begin : begin + count]) <= budget
+        begin += count
+    assert not any(possible(items[len(items) - more :], budgets) for more in range(n + 1, len(items) + 1))
 
 
 # -- options ----------------------------------------------------------------------------------------------------
