@@ -130,8 +130,8 @@ def _prompts(asked: CompletionRequest) -> list[str | list[int]]:
 
 def echo_of(asked: CompletionRequest, prepared: Prepared) -> str:
     """The prompt as the caller gave it, where it is to stand in front of the answer."""
-    task = prepared.plan.task
-    if not asked.echo or not isinstance(task, PromptTask):
+    task = prepared.plan.task if asked.echo else None
+    if not isinstance(task, PromptTask):
         return ""
     return task.prompt if isinstance(task.prompt, str) else prepared.model.tokenizer.decode(task.prompt)
 
