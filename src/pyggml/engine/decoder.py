@@ -91,7 +91,8 @@ class Decoder:
         self.adapters = adapters
         self.stats = DecoderStats()
         self._plans: OrderedDict[tuple[int, int, _Variant, Key], _Plan] = OrderedDict()
-        self._keep = 1 if executor.scheduled else MAX_GRAPHS
+        # Texts to embed come in every length, and their graphs are small.
+        self._keep = 1 if executor.scheduled else MAX_GRAPHS if model.shape.n_vocab else 4 * MAX_GRAPHS
 
     def reserve(self, n_tokens: int) -> None:
         """Make room for the largest graph there will be, so that later ones fit without a new buffer.
