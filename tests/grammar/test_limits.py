@@ -42,7 +42,7 @@ REFUSED: list[tuple[Callable[[], Grammar], str]] = [
     (lambda: Grammar.json_schema({"const": "x" * 30_000}), "characters in one const"),
     (lambda: Grammar.json_schema({"enum": [1, ["x" * 30_000]]}), "characters in one enum"),
     (lambda: Grammar.choice(["x" * 30_000]), "characters in one choice"),
-    (lambda: Grammar.gbnf("root ::= r0\n" + rules("r{0} ::= r{1} r{1}\n", 30) + 'r30 ::= "a"'), "demands more than 20000"),
+    (lambda: Grammar.gbnf("root ::= r0\n" + rules("r{0} ::= r{1} r{1}\n", 30) + 'r30 ::= "a"'), "demands more than"),
     # One state per remainder.
     (lambda: Grammar.json_schema({"type": "integer", "multipleOf": 99_999_989}), "sum of multipleOf"),
     (lambda: Grammar.json_schema({"type": "number", "multipleOf": 1e300}), "sum of multipleOf"),

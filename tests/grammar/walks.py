@@ -71,4 +71,5 @@ def _short(tokens: npt.NDArray[np.int64], tokenizer: Tokenizer, rng: random.Rand
     """What closes strings, lists and objects; else something short."""
     some = tokens.tolist() if tokens.size < 1000 else tokens[:1000].tolist()
     closing = [token for token in some if tokenizer.token_bytes(token) in CLOSING]
-    return rng.choice(closing or sorted(some, key=lambda token: len(tokenizer.token_bytes(token)))[:20])
+    chosen: int = rng.choice(closing or sorted(some, key=lambda token: len(tokenizer.token_bytes(token)))[:20])
+    return chosen
