@@ -28,7 +28,8 @@ class GrammarLimits:
         properties: properties of one object of a schema: 1,000 take 0.3 s, twice as many four times as long.
         multiples: sum of all ``multipleOf`` of a schema, without their decimal points: 100,000 take 1 s.
         items_in_row: possible readings at one place of the text.
-        items_per_step: parser items for one mask; 50,000 take about 3 ms.
+        items_per_step: parser items for one mask; 500,000 take about 50 ms. GBNF that must be read character by character
+            needs many: a tenth of it is not enough for a vocabulary of 262,144 tokens.
         lexer_fuel: work to set up the lexer; a million takes about 20 ms.
         lexer_fuel_per_step: work of the lexer for one mask; 200,000 take about 15 ms.
         lexer_states: states of the lexer over a whole generation, 1 to 2 kB each.
@@ -44,7 +45,7 @@ class GrammarLimits:
     properties: int = 1_000
     multiples: int = 100_000
     items_in_row: int = 2_000
-    items_per_step: int = 50_000
+    items_per_step: int = 500_000
     lexer_fuel: int = 1_000_000
     lexer_fuel_per_step: int = 200_000
     lexer_states: int = 50_000
