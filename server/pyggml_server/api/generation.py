@@ -88,6 +88,11 @@ class Generator:
             n_ctx = min(n_ctx, model.n_ctx_train)
         return model, await self._render(plan, model, n_ctx=n_ctx if limited else sys.maxsize)
 
+    async def count(self, task: Task) -> int:
+        """Tokens of the whole prompt of a task, however long; no weights are loaded."""
+        _, prompt = await self.render(task, limited=False)
+        return len(prompt.tokens)
+
     async def _render(self, plan: Plan, model: OpenModel, *, n_ctx: int) -> Prompt:
         return await self.catalog.run(lambda: render_task(plan, model, n_ctx=n_ctx))
 

@@ -1,7 +1,7 @@
 """Counters in Prometheus' form."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -20,10 +20,10 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
-        made = {"registry": self.registry, "namespace": "pyggml"}
+        made: dict[str, Any] = {"registry": self.registry, "namespace": "pyggml"}
         self._requests: Final = Counter(
             "http_requests", "Requests answered.", ["method", "route", "status"], **made
-        )  # fmt: skip
+        )
         self._seconds: Final = Histogram(
             "http_request_seconds", "From the request to the end of its answer.", ["route"], buckets=_SECONDS, **made
         )
@@ -86,7 +86,7 @@ class ServerMetrics:
             for name, value in (
                 ("bytes", model.size),
                 ("vram_bytes", model.size_vram),
-                ("active_requests", model.active),
+                ("active_requests", model.n_active),
                 ("queued_requests", model.queued + model.waiting),
                 ("context_tokens", model.n_ctx),
             ):
@@ -94,6 +94,6 @@ class ServerMetrics:
         for name, reply in runners.items():
             self._gauges["running_sequences"].labels(name).set(reply.running)
             self._gauges["waiting_sequences"].labels(name).set(reply.waiting)
-            for counter, value in reply.counters.items():
-                self._counters.labels(name, counter).set(value)
+            for counter, count in reply.counters.items():
+                self._counters.labels(name, counter).set(count)
         return generate_latest(self.registry)

@@ -42,8 +42,9 @@ async def status(call: Call) -> Reply:
     answer = {
         "cloud": {"disabled": True, "source": "none"},
         "version": pyggml.__version__,
+        "queued": call.state.scheduler.n_waiting,
         "models": [
-            {"name": m.name, "state": m.state, "active": m.active, "queued": m.queued + m.waiting} for m in loaded
+            {"name": m.name, "state": m.state, "active": m.n_active, "queued": m.queued + m.waiting} for m in loaded
         ],
     }
     return Document(answer)
@@ -51,12 +52,11 @@ async def status(call: Call) -> Reply:
 
 async def ps(call: Call) -> Reply:
     """The models in memory; the one that stays longest first."""
-    models = [_line(model) for model in call.state.scheduler.loaded()]
-    return Document(RunningModels(models=sorted(models, key=lambda model: model.expires_at, reverse=True)))
+    return Document(RunningModels(models=[_line(model) for model in call.state.scheduler.loaded()]))
 
 
 def _line(model: LoadedModel) -> RunningModel:
-    expires = _FOREVER if model.expires_at is None else datetime.fromtimestamp(model.expires_at, UTC)
+    expires = model.expires_at or _FOREVER
     details = model.details if isinstance(model.details, ModelDetails) else ModelDetails()
     return RunningModel(
         name=model.name,
@@ -64,12 +64,12 @@ def _line(model: LoadedModel) -> RunningModel:
         size=model.size,
         digest=model.digest,
         details=details_of(details),
-        expires_at=expires.isoformat().replace("+00:00", "Z"),
+        expires_at=expires.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         size_vram=model.size_vram,
         context_length=model.n_ctx,
         state=model.state,
         parallel=model.n_parallel,
-        active=model.active,
+        active=model.n_active,
         queued=model.queued + model.waiting,
         notes=list(model.notes),
     )

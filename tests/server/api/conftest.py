@@ -1,0 +1,41 @@
+"""One server for all tests of this folder."""
+
+from collections.abc import Iterator
+
+import httpx2
+import ollama
+import pytest
+
+from helpers.live_server import LiveServer, running_server
+from pyggml_server.names import Name
+
+MODEL = "smol"
+"""SmolLM2 with a small context, one thread (the machine may be busy) and a fixed seed."""
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server with SmolLM2 (as ``smol``), a base model without template, and all-minilm."""
+    folder = tmp_path_factory.mktemp("models")
+    with running_server(folder, models=("smollm2:135m", "all-minilm")) as server:
+        stored = server.store.get(Name.parse("smollm2:135m"))
+        params = {**stored.params, "num_ctx": 512, "num_thread": 1, "seed": 1, "temperature": 0, "num_predict": 8}
+        server.store.write_model(Name.parse(MODEL), model=stored.weights, template=stored.template, params=params)
+        bert = server.store.get(Name.parse("all-minilm"))
+        server.store.write_model(Name.parse("minilm"), model=bert.weights, params={"num_thread": 1})
+        yield server
+
+
+@pytest.fixture(scope="session")
+def http(live: LiveServer) -> Iterator[httpx2.Client]:
+    """A plain HTTP client."""
+    with httpx2.Client(base_url=live.url, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def client(live: LiveServer) -> Iterator[ollama.Client]:
+    """Ollama's own client."""
+    found = ollama.Client(host=live.url)
+    yield found
+    found._client.close()
