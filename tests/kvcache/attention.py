@@ -129,7 +129,7 @@ def reference(tokens: Sequence[int], rope: Rope, *, window: int, chunk: int) -> 
 
 
 class AttentionLab:
-    """A cache with a layer for each of ``looks`` (window and chunk); on the CPU with one thread."""
+    """A cache with a layer for each of ``looks`` (window and chunk)."""
 
     def __init__(
         self,
@@ -138,14 +138,15 @@ class AttentionLab:
         *,
         n_free: Sequence[int] = (256, 256, 256),
         looks: Sequence[tuple[int, int]] = LOOKS,
+        device: str = "CPU",
     ) -> None:
         self._stack = ExitStack()
         self.kind, self.rope, self.looks = kind, rope, looks
-        device = find_device("CPU")
+        self.device = find_device(device)
         self.caches = [
             CausalCache(
                 [LayerShape(layer, N_HEAD_KV, D_K, D_V)],
-                [device],
+                [self.device],
                 n_cells=256,
                 type_k=kind.type_k,
                 type_v=kind.type_v,
@@ -160,7 +161,8 @@ class AttentionLab:
             if free < 256:
                 cache.cells.take(block(256 - free))
         self.cache = MixedCache(self.caches, {i: i for i in range(len(looks))})
-        self.executor = self._stack.enter_context(Executor([self._stack.enter_context(Backend(device, n_threads=1))]))
+        backend = self._stack.enter_context(Backend(self.device, n_threads=1))
+        self.executor = self._stack.enter_context(Executor([backend]))
 
     def put(self, parts: Sequence[tuple[int, int, Sequence[int]]]) -> list[list[npt.NDArray[np.float32]]]:
         """Compute a batch of (sequence, first position, tokens); by part and layer, ``(n, heads * d_v)``."""
@@ -205,7 +207,7 @@ class AttentionLab:
             factors = None
             if self.rope.factors:
                 factors = graph.input(DType.F32, len(self.rope.factors))
-                graph.arena.allocate(find_device("CPU").buffer_type, "factors")
+                graph.arena.allocate(self.device.buffer_type, "factors")
                 HostInput(factors, np.float32).write(np.array(self.rope.factors, np.float32))
             self.cache.apply_shifts(self.executor, lambda _, k, delta: self.rope.shift(k, delta, factors))
 
