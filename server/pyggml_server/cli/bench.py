@@ -25,9 +25,13 @@ __all__ = ["bench"]
 @click.option("-d", "--depth", type=click.IntRange(0), default=0, show_default=True,
               help="Tokens already in the cache when measuring begins.")  # fmt: skip
 @click.option("-r", "--repetitions", type=click.IntRange(1), default=5, show_default=True)
+@click.option("-s", "--sequences", type=click.IntRange(1), default=1, show_default=True,
+              help="Sequences computed together; more than 1: of -p and -n tokens each.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every sample.")
 @engine_options
-def bench(model: str, n_prompt: int, n_gen: int, depth: int, repetitions: int, as_json: bool, **options: Any) -> None:
+def bench(
+    model: str, n_prompt: int, n_gen: int, depth: int, repetitions: int, sequences: int, as_json: bool, **options: Any
+) -> None:
     """Measure how fast MODEL reads a prompt and decodes, in tokens per second.
 
     One warm-up, then REPETITIONS runs of each test on random tokens, the cache emptied before each; as llama-bench does
@@ -35,17 +39,19 @@ def bench(model: str, n_prompt: int, n_gen: int, depth: int, repetitions: int, a
     """
     if not n_prompt and not n_gen:
         raise click.UsageError("there is nothing to measure: both --n-prompt and --n-gen are 0")
-    from pyggml.engine import Engine, measure
+    if sequences > 1 and (depth or not (n_prompt and n_gen)):
+        raise click.UsageError("--sequences needs both --n-prompt and --n-gen, and no --depth")
+    from pyggml.engine import Engine
 
     found = find_model(model)
-    config = engine_config(options, n_ctx=depth + max(n_prompt, n_gen))
+    n_ctx = n_prompt + n_gen if sequences > 1 else depth + max(n_prompt, n_gen)
+    config = engine_config(options, n_ctx=n_ctx, n_parallel=sequences)
     with Engine(found.path, config) as engine:
-        results = []
-        for name, prompt, generate in (("pp", n_prompt, 0), ("tg", 0, n_gen)):
-            if prompt or generate:
-                rates = measure(engine, n_prompt=prompt, n_gen=generate, depth=depth, repetitions=repetitions)
-                test = f"{name}{prompt or generate}" + (f" @ d{depth}" if depth else "")
-                results.append({"test": test, "median": median(rates), "mean": mean(rates), "samples": rates})
+        measured = _measure(engine, n_prompt, n_gen, depth, repetitions, sequences)
+        results = [
+            {"test": test, "median": median(rates), "mean": mean(rates), "samples": rates}
+            for test, rates in measured.items()
+        ]
         document = {
             "model": found.label,
             "architecture": engine.metadata.architecture,
@@ -66,6 +72,25 @@ def bench(model: str, n_prompt: int, n_gen: int, depth: int, repetitions: int, a
         click.echo(json.dumps(document, indent=2))
     else:
         _print(document)
+
+
+def _measure(
+    engine: Any, n_prompt: int, n_gen: int, depth: int, repetitions: int, sequences: int
+) -> dict[str, list[float]]:
+    """Rates by name of the test."""
+    from pyggml.engine import measure, measure_parallel
+
+    if sequences > 1:
+        reading, decoding = measure_parallel(
+            engine, n_sequences=sequences, n_prompt=n_prompt, n_gen=n_gen, repetitions=repetitions
+        )
+        return {f"pp{n_prompt} x {sequences}": reading, f"tg{n_gen} x {sequences}": decoding}
+    found = {}
+    for name, prompt, generate in (("pp", n_prompt, 0), ("tg", 0, n_gen)):
+        if prompt or generate:
+            test = f"{name}{prompt or generate}" + (f" @ d{depth}" if depth else "")
+            found[test] = measure(engine, n_prompt=prompt, n_gen=generate, depth=depth, repetitions=repetitions)
+    return found
 
 
 def _peak_rss() -> int:

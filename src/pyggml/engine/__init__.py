@@ -7,7 +7,7 @@ from .embedding import Embedder, Embeddings, Scores, TextJob
 from .engine import Engine
 from .fit import DeviceFit, Fit, fit
 from .generation import Generation
-from .measure import measure
+from .measure import measure, measure_parallel
 from .metrics import StepMetrics
 from .request import MAX_LOGPROBS, Request
 from .scheduler import Scheduler
@@ -41,4 +41,5 @@ __all__ = [
     "TextJob",
     "fit",
     "measure",
+    "measure_parallel",
 ]
