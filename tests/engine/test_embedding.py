@@ -391,7 +391,7 @@ SENTENCES = [
 @pytest.mark.parity
 @pytest.mark.parametrize("pooling", ["MEAN", "LAST"])
 def test_a_model_that_generates_embeds_as_in_llama_cpp(smollm2_path: Path, pooling: str) -> None:
-    """Weights of 4 bits with activations rounded to 8, batches put together differently: directions agree."""
+    """Weights of 4 bits with activations rounded to 8, other kernels and batches: directions agree."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -407,4 +407,4 @@ def test_a_model_that_generates_embeds_as_in_llama_cpp(smollm2_path: Path, pooli
         ours = e.embed(SENTENCES, pooling=getattr(Pooling, pooling)).vectors
     cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(theirs, axis=1)
     print(pooling, cosines)
-    assert cosines.min() > 0.9999 and (ours[0] @ ours[1]) < 0.99
+    assert cosines.min() > 0.999 and (ours[0] @ ours[1]) < 0.99

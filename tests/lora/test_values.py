@@ -8,6 +8,7 @@ import pytest
 from helpers.reference import bert_states, logits
 from helpers.tiny import TinyConfig, TinyModel, build, prompt
 from pyggml.batch import Batch
+from pyggml.engine import EngineConfig
 from pyggml.gguf import GGMLType, GGUFWriter
 from pyggml.tensor import dequantize, quantize
 
@@ -48,6 +49,16 @@ def test_logits_are_those_of_the_merged_model(
             assert np.abs(want - base).max() > 0.5  # the adapter matters
             got = lab.logits(IDS, {0: scale})
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-2 if name.startswith("gemma") else 2e-5)
+
+
+def test_with_flash_attention(tmp_path: Path) -> None:
+    """Keys, values and queries are rounded to 16 bits."""
+    model = build(tmp_path / "m.gguf")
+    pairs = random_pairs(model.path, targets(model), rank=4, seed=3, size=0.3)
+    path = adapter(tmp_path / "a.gguf", model.path, pairs, alpha=4.0)
+    want = logits(merged_weights(model, {k: delta(pair, 4.0) for k, pair in pairs.items()}), IDS)
+    with opened(model.path, [path], config=EngineConfig(n_ctx=128, n_batch=64, n_threads=1, flash_attn=True)) as lab:
+        np.testing.assert_allclose(lab.logits(IDS, {0: 1.0}), want, rtol=0, atol=3e-2)
 
 
 def test_an_embedding_that_is_tied_changes_only_what_is_looked_up(tmp_path: Path) -> None:
