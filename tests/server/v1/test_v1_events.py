@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyggml_server.templates import ToolCall
 
 from pyggml_server.api.tasks import Chunk
 from pyggml_server.api.tasks import Final as FinalItem
-from pyggml_server.api.v1.anthropic_events import MessageEvents
 from pyggml_server.api.v1.answers import Counts
+from pyggml_server.api.v1.anthropic_events import MessageEvents
 from pyggml_server.api.v1.chat_stream import ChatChunks
 from pyggml_server.api.v1.common_types import LogProbItem
 from pyggml_server.api.v1.completion_stream import TextChunks
@@ -19,7 +20,6 @@ from pyggml_server.api.v1.ids import Stamp
 from pyggml_server.api.v1.responses_events import ResponseEvents
 from pyggml_server.api.v1.responses_items import new_response
 from pyggml_server.api.v1.responses_types import ResponsesRequest
-from pyggml_server.templates import ToolCall
 
 STAMP = Stamp("id-1", 12, 'mod"el\n')
 ARGUMENTS = st.dictionaries(st.text(max_size=5), st.integers(-9, 9) | st.text(max_size=5), max_size=3)
