@@ -47,7 +47,7 @@ _START_TIMEOUT: Final = 120.0
 _STOP_TIMEOUT: Final = 15.0
 _PING_EVERY: Final = 10.0
 _PING_PATIENCE: Final = 60.0
-_LAST_LINES: Final = 60
+_LAST_LINES: Final = 200
 _LONGEST_LINE: Final = 2000
 
 
@@ -97,7 +97,7 @@ class _Link(asyncio.Protocol):
     def __init__(self, *, on_end: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(ToService)
-        self._on_end = on_end
+        self.on_end = on_end
         self.transport: asyncio.WriteTransport | None = None
         self.channels: dict[int, _Channel] = {}
         self.hello: asyncio.Future[Hello] = self._loop.create_future()
@@ -127,7 +127,7 @@ class _Link(asyncio.Protocol):
                 channel.put(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._on_end()
+        self.on_end()
 
     def send(self, message: Any) -> None:
         if self.transport is not None and not self.transport.is_closing():
@@ -167,36 +167,42 @@ class RunnerProcess:
             RunnerDiedError: it ended before it said anything.
         """
         folder = Path(tempfile.mkdtemp(prefix="pyggml-"))  # mode 0700: nobody else reaches the socket
-        runner: RunnerProcess | None = None
+        try:
+            return await cls._start(command, folder, debug=debug)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise ModelLoadError(f"the runner process cannot be started: {error}") from error
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    @classmethod
+    async def _start(cls, command: Sequence[str], folder: Path, *, debug: int) -> "RunnerProcess":
+        path = folder / "runner.sock"
         gone = asyncio.Event()
         link = _Link(on_end=gone.set)
+        server = await asyncio.get_running_loop().create_unix_server(lambda: link, str(path), backlog=1)
         try:
-            path = folder / "runner.sock"
-            server = await asyncio.get_running_loop().create_unix_server(lambda: link, str(path), backlog=1)
-            arguments = ("--socket", str(path), "--parent", str(os.getpid()), "--debug", str(debug))
             process = await asyncio.create_subprocess_exec(
                 *command,
-                *arguments,
+                *("--socket", str(path), "--parent", str(os.getpid()), "--debug", str(debug)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 limit=2**20,
             )
             runner = cls(process, link, folder=folder)
-            await runner._greet(link.hello)
-            server.close()
-            link._on_end = runner._hung_up
-            if gone.is_set():
-                runner._hung_up()
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise ModelLoadError(f"the runner process cannot be started: {error}") from error
-        except BaseException:
-            if runner is not None:
+            try:
+                await runner._greet(link.hello)
+            except BaseException:
                 runner.kill()
                 await runner.ended.wait()
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+                raise
+        finally:
+            server.close()  # nobody else is expected; not waited for: that would be for the connection's end
+        link.on_end = runner._hung_up
+        if gone.is_set():
+            runner._hung_up()
         return runner
 
     async def _greet(self, hello: asyncio.Future[Hello]) -> None:
