@@ -2,6 +2,7 @@
 
 from .config import EngineConfig
 from .decoder import Decoder, DecoderStats
+from .draft_model import DraftModel
 from .drafting import Drafter, PromptLookup
 from .embedding import Embedder, Embeddings, Scores, TextJob
 from .engine import Engine
@@ -20,6 +21,7 @@ __all__ = [
     "Decoder",
     "DecoderStats",
     "DeviceFit",
+    "DraftModel",
     "Drafter",
     "Embedder",
     "Embeddings",

@@ -103,10 +103,11 @@ class Assembly(Closing):
         self.cache = create_cache(self.model.shape, config, cache_device, n_ctx=self.n_ctx, flash_attn=self.flash_attn)
         stack.callback(self.cache.close)
         self.executor = stack.enter_context(Executor(self.backends, keep_on_host=not placement.kv_offload, dry=dry))
-        adapters = None
+        self.adapters: Adapters | None = None
         if config.adapters:
-            adapters = stack.enter_context(Adapters(config.adapters, self.file, device_of=self.weights.device_of))
-        self.decoder = Decoder(self.model, self.cache, self.executor, adapters=adapters)
+            device_of = (lambda name: self.weights.device_of(name).as_dry()) if dry else self.weights.device_of
+            self.adapters = stack.enter_context(Adapters(config.adapters, self.file, device_of=device_of))
+        self.decoder = Decoder(self.model, self.cache, self.executor, adapters=self.adapters)
         stack.callback(self.decoder.close)
         try:
             self.decoder.reserve(min(config.n_batch, self.n_ctx))
@@ -139,6 +140,8 @@ class Assembly(Closing):
         index = {device.name: i for i, device in enumerate(self.placement.devices)}
         needs = [Need(compute=compute) for compute in self.executor.sizes]
         for _, device, n_bytes in self.weights.sizes():
+            needs[index[device.name]].weights += n_bytes
+        for device, n_bytes in self.adapters.sizes() if self.adapters is not None else ():
             needs[index[device.name]].weights += n_bytes
         for layer, n_bytes in self._cache_sizes():
             needs[self.placement.cache_device(layer)].cache += n_bytes

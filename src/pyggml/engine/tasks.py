@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["create_task"]
 
+MAX_SCALE = 100.0
+
 
 def create_task(request: Request, engine: Engine) -> Task:
     """Check a request against the engine that is to run it.
@@ -32,9 +34,11 @@ def create_task(request: Request, engine: Engine) -> Task:
     if request.ignore_eos:
         biases = dict(request.params.logit_bias) | dict.fromkeys(tokenizer.eog_ids, -math.inf)
         request = replace(request, params=replace(request.params, logit_bias=biases))
-    for adapter in request.adapters:
+    for adapter, scale in request.adapters.items():
         if not 0 <= adapter < engine.n_adapters:
             raise ParameterError(f"there is no adapter {adapter}; the engine was opened with {engine.n_adapters}")
+        if not abs(scale) <= MAX_SCALE:  # NaN, too: it would spoil the batch, and cells that others share
+            raise ParameterError(f"the scale of adapter {adapter} must be -{MAX_SCALE} to {MAX_SCALE}, got {scale}")
     matcher = None if request.grammar is None else engine.grammars.compile(request.grammar)
     sampler = Sampler(request.params, n_ctx=engine.n_ctx, breakers=engine.dry_breakers(request.params))
     n_keep = len(ids) if request.n_keep < 0 else request.n_keep + tokenizer.adds_bos
