@@ -109,6 +109,19 @@ def test_white_space_comes_to_an_end(compiler: GrammarCompiler, tokenizer: Token
     assert not accepts(compiler.compile(Grammar.json()), byte_tokens(tokenizer, text))
 
 
+def test_compact_json_leaves_no_choice_about_white_space(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "array"}},
+        "required": ["a", "b"],
+    }
+    matcher = compiler.compile(Grammar.json_schema(schema, compact=True))
+    assert tokenizer.decode_bytes(matcher.forced()).startswith(b'{"a":')
+    assert accepts(matcher, byte_tokens(tokenizer, '{"a": 1, "b": [1, {"c": 2}]}'))
+    for text in ('{"a":1, "b": []}', '{"a": 1,"b": []}', '{ "a": 1, "b": []}', '{"a": 1, "b": [1,2]}'):
+        assert not accepts(matcher, byte_tokens(tokenizer, text)), text
+
+
 def test_properties_come_in_the_order_of_the_schema(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
     spec = Grammar.json_schema({"type": "object", "properties": {"b": {"const": 1}, "a": {"const": 2}}})
     matcher = compiler.compile(spec)

@@ -28,8 +28,8 @@ class GrammarLimits:
         properties: properties of one object of a schema: 1,000 take 0.3 s, twice as many four times as long.
         multiples: sum of all ``multipleOf`` of a schema, without their decimal points: 100,000 take 1 s.
         items_in_row: possible readings at one place of the text.
-        items_per_step: parser items for one mask; 500,000 take about 50 ms. GBNF that must be read character by character
-            needs many: a tenth of it is not enough for a vocabulary of 262,144 tokens.
+        items_per_step: parser items for one mask; 500,000 take about 50 ms. GBNF that must be read character by
+            character needs many: a tenth of it is not enough for a vocabulary of 262,144 tokens.
         lexer_fuel: work to set up the lexer; a million takes about 20 ms.
         lexer_fuel_per_step: work of the lexer for one mask; 200,000 take about 15 ms.
         lexer_states: states of the lexer over a whole generation, 1 to 2 kB each.

@@ -29,11 +29,13 @@ class Grammar:
         kind: the language of ``text``.
         text: the grammar; for a choice, a JSON array of strings.
         lenient: ignore keywords of a JSON schema that are not supported, instead of refusing them.
+        compact: JSON on one line, with no choice about white space.
     """
 
     kind: GrammarKind
     text: str
     lenient: bool = False
+    compact: bool = False
 
     @classmethod
     def json(cls) -> "Grammar":
@@ -41,7 +43,9 @@ class Grammar:
         return cls.json_schema({"type": "object"})
 
     @classmethod
-    def json_schema(cls, schema: Mapping[str, object] | str | Literal[True], *, lenient: bool = False) -> "Grammar":
+    def json_schema(
+        cls, schema: Mapping[str, object] | str | Literal[True], *, lenient: bool = False, compact: bool = False
+    ) -> "Grammar":
         """JSON that a schema allows, its properties in the order in which the schema lists them.
 
         White space between tokens is at most one space, or one line break with indentation: a model that is only
@@ -51,6 +55,8 @@ class Grammar:
             schema: the schema, or its text; True allows any JSON value.
             lenient: ignore keywords that llguidance does not support (``uniqueItems``, ``not``, ``if``, ...):
                 :attr:`Matcher.warnings` then names them. Without it they are an error.
+            compact: everything on one line, one space after commas and colons and no other. Keys are then forced
+                tokens, which need no computation of their own, and the model cannot indent.
 
         Raises:
             GrammarError: the text is not JSON, or is neither an object nor ``true``.
@@ -64,7 +70,7 @@ class Grammar:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise GrammarError(f"the JSON schema cannot be written as JSON: {error}") from error
-        return cls(GrammarKind.JSON_SCHEMA, text, lenient=lenient)
+        return cls(GrammarKind.JSON_SCHEMA, text, lenient=lenient, compact=compact)
 
     @classmethod
     def regex(cls, pattern: str) -> "Grammar":

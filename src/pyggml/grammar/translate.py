@@ -94,17 +94,13 @@ def _without_anchors(pattern: str) -> str:
 def _translate_schema(spec: Grammar, limits: GrammarLimits) -> str:
     need(len(spec.text), limits.schema_chars, "characters in the JSON schema")
     check_schema(json.loads(spec.text), limits)
+    options: llguidance._lib.JsonCompileOptions = {"lenient": spec.lenient, "coerce_one_of": spec.lenient}
+    if spec.compact:
+        options |= {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    else:
+        options |= {"whitespace_pattern": WHITE_SPACE}
     try:
-        return str(
-            llguidance.LLMatcher.grammar_from_json_schema(
-                spec.text,
-                defaults={
-                    "whitespace_pattern": WHITE_SPACE,
-                    "lenient": spec.lenient,
-                    "coerce_one_of": spec.lenient,
-                },
-            )
-        )
+        return str(llguidance.LLMatcher.grammar_from_json_schema(spec.text, defaults=options))
     except ValueError as error:
         raise GrammarError(f"the JSON schema is refused: {error}") from error
 
