@@ -19,7 +19,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("models")
     with running_server(folder, models=("smollm2:135m", "all-minilm")) as server:
         stored = server.store.get(Name.parse("smollm2:135m"))
-        params = {**stored.params, "num_ctx": 512, "num_thread": 1, "seed": 1, "temperature": 0, "num_predict": 8}
+        params = {**stored.params, "num_ctx": 256, "num_thread": 1, "seed": 1, "temperature": 0, "num_predict": 8}
         server.store.write_model(Name.parse(MODEL), model=stored.weights, template=stored.template, params=params)
         bert = server.store.get(Name.parse("all-minilm"))
         server.store.write_model(Name.parse("minilm"), model=bert.weights, params={"num_thread": 1})

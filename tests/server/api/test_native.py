@@ -88,10 +88,10 @@ def test_raw_and_template_and_system(http: httpx2.Client) -> None:
 def test_load_and_unload(http: httpx2.Client) -> None:
     loaded = http.post("/api/generate", json={"model": MODEL}).json()
     assert (loaded["done"], loaded["done_reason"], loaded["response"]) == (True, "load", "")
-    assert [m["name"] for m in http.get("/api/ps").json()["models"]] == [f"{MODEL}:latest"]
+    assert f"{MODEL}:latest" in [m["name"] for m in http.get("/api/ps").json()["models"]]
     gone = http.post("/api/chat", json={"model": MODEL, "keep_alive": 0}).json()
     assert (gone["done_reason"], gone["message"]) == ("unload", {"role": "assistant", "content": ""})
-    assert http.get("/api/ps").json() == {"models": []}
+    assert f"{MODEL}:latest" not in [m["name"] for m in http.get("/api/ps").json()["models"]]
 
 
 def test_load_progress(http: httpx2.Client) -> None:
@@ -107,13 +107,13 @@ def test_load_progress(http: httpx2.Client) -> None:
 
 def test_ps(http: httpx2.Client) -> None:
     http.post("/api/generate", json={"model": MODEL, "keep_alive": -1})
-    (model,) = http.get("/api/ps").json()["models"]
-    assert model["context_length"] == 512
+    (model,) = (m for m in http.get("/api/ps").json()["models"] if m["name"] == f"{MODEL}:latest")
+    assert model["context_length"] == 256
     assert model["expires_at"].startswith("9999")
     assert model["size"] > 50_000_000
     assert model["details"]["family"] == "llama"
     http.post("/api/generate", json={"model": MODEL, "keep_alive": "10m"})
-    (model,) = http.get("/api/ps").json()["models"]
+    (model,) = (m for m in http.get("/api/ps").json()["models"] if m["name"] == f"{MODEL}:latest")
     assert model["expires_at"].startswith("20")
 
 
@@ -133,12 +133,18 @@ def test_logit_bias_and_seed_act(http: httpx2.Client) -> None:
     body: dict[str, Any] = {"model": MODEL, "prompt": "I like my", "raw": True, "stream": False}
     forced = {"logit_bias": {str(ids[0]): 100}, "num_predict": 3}
     assert http.post("/api/generate", json={**body, "options": forced}).json()["response"] == " cat cat cat"
-    warm = {"temperature": 1.5, "num_predict": 6, "top_k": 0}
-    first, second, other = (
-        http.post("/api/generate", json={**body, "options": {**warm, "seed": seed}}).json()["response"]
-        for seed in (5, 5, 6)
-    )
-    assert first == second != other
+
+
+def test_seed(http: httpx2.Client) -> None:
+    def answer(seed: int) -> str:
+        # a fresh process computes the same batches: what is cached changes their shapes, and so the last bits
+        http.post("/api/generate", json={"model": MODEL, "keep_alive": 0})
+        options = {"temperature": 1.5, "num_predict": 6, "top_k": 0, "seed": seed}
+        body = {"model": MODEL, "prompt": "I like my", "raw": True, "stream": False, "options": options}
+        text: str = http.post("/api/generate", json=body).json()["response"]
+        return text
+
+    assert answer(5) == answer(5) != answer(6)
 
 
 def test_logprobs(http: httpx2.Client) -> None:
@@ -173,12 +179,12 @@ def test_formats(http: httpx2.Client, format: Any, check: Any) -> None:
 
 
 def test_truncation_is_reported_and_can_be_refused(http: httpx2.Client) -> None:
-    long = [{"role": "user", "content": "word " * 300}, {"role": "assistant", "content": "ok"}, *ASK, *ASK]
+    long = [{"role": "user", "content": "word " * 150}, {"role": "assistant", "content": "ok"}, *ASK, *ASK]
     body = {"model": MODEL, "messages": [*long[:2], *long], "stream": False, "options": {"num_predict": 2}}
     answer = http.post("/api/chat", json=body).json()
     assert answer["truncated"] is True
     assert answer["dropped_messages"] >= 1
-    assert answer["num_ctx"] == 512
+    assert answer["num_ctx"] == 256
     refused = http.post("/api/chat", json={**body, "truncate": False})
     assert refused.status_code == 400
     assert "the input length exceeds the context length" in refused.json()["error"]
@@ -187,14 +193,14 @@ def test_truncation_is_reported_and_can_be_refused(http: httpx2.Client) -> None:
 
 
 def test_a_text_too_long_is_cut_and_reported(http: httpx2.Client) -> None:
-    body = {"model": MODEL, "prompt": "word " * 900, "raw": True, "stream": False, "options": {"num_predict": 2}}
+    body = {"model": MODEL, "prompt": "word " * 400, "raw": True, "stream": False, "options": {"num_predict": 2}}
     answer = http.post("/api/generate", json=body).json()
     assert answer["truncated"] is True
-    assert answer["dropped_tokens"] > 300
+    assert answer["dropped_tokens"] > 100
 
 
 def test_no_shift_ends_at_the_end_of_the_context(http: httpx2.Client) -> None:
-    body: dict[str, Any] = {"model": MODEL, "prompt": "word " * 500, "raw": True, "stream": False, "shift": False}
+    body: dict[str, Any] = {"model": MODEL, "prompt": "word " * 245, "raw": True, "stream": False, "shift": False}
     body["options"] = {"num_predict": 60, "ignore_eos": True}
     answer = http.post("/api/generate", json=body).json()
     assert answer["done_reason"] == "length"
@@ -260,7 +266,7 @@ def test_tokenize(http: httpx2.Client) -> None:
 def test_tokenize_loads_nothing(http: httpx2.Client) -> None:
     http.post("/api/generate", json={"model": MODEL, "keep_alive": 0})
     http.post("/api/tokenize", json={"model": MODEL, "text": "hello"})
-    assert http.get("/api/ps").json() == {"models": []}
+    assert f"{MODEL}:latest" not in [model["name"] for model in http.get("/api/ps").json()["models"]]
 
 
 def test_metrics(http: httpx2.Client) -> None:
