@@ -328,6 +328,7 @@ def test_prompts(prompt: Any, expected: list[Any]) -> None:
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a", 1]}, "prompt"),
         ({"prompt": [[]]}, "prompt"),
+        ({"prompt": ["a"] * 17, "n": 128}, "prompt"),
         ({"best_of": 2}, "best_of"),
         ({"echo": True, "logprobs": 1}, "logprobs"),
         ({"logprobs": 21}, "logprobs"),
@@ -390,7 +391,7 @@ def test_whatever_comes_is_a_task_or_a_clear_refusal(body: dict[str, Any]) -> No
     data = json.dumps(body).encode()
     for kind, make in ((ChatRequest, chat_task), (ResponsesRequest, response_task)):
         try:
-            task = make(msgspec.json.decode(data, type=kind))  # type: ignore[arg-type, var-annotated]
+            task = make(msgspec.json.decode(data, type=kind))  # type: ignore[arg-type]
         except (FieldError, msgspec.ValidationError):
             continue
         assert isinstance(task, ChatTask)

@@ -25,6 +25,7 @@ from pyggml_server.api.v1.refuse import refuse
 __all__ = ["Completions", "completion_tasks"]
 
 _DECODER: Final = msgspec.json.Decoder(CompletionRequest)
+_MAX_ANSWERS: Final = 2048
 
 
 class Completions:
@@ -124,7 +125,8 @@ def _prompts(asked: CompletionRequest) -> list[str | list[int]]:
     if not found or len(found) != len(given) or any(prompt == [] for prompt in found):
         message = "prompt must be a text, a list of texts, a list of tokens or a list of lists of tokens, none empty"
         raise FieldError(message, param="prompt")
-    check_range("the number of prompts", len(found), 1, MAX_CHOICES)
+    if len(found) * (asked.n or 1) > _MAX_ANSWERS:
+        raise FieldError(f"n answers to so many prompts are more than {_MAX_ANSWERS}", param="prompt")
     return found
 
 
