@@ -1,5 +1,6 @@
 """Options and formats: what a request says, over what the model says."""
 
+import json
 import logging
 import math
 from typing import Any
@@ -109,7 +110,11 @@ def test_no_format(value: Any) -> None:
     ("value", "kind", "text"),
     [
         ("json", "json_schema", '{"type":"object"}'),
-        ({"type": "object", "properties": {}}, "json_schema", '{"type": "object", "properties": {}}'),
+        (
+            {"type": "object", "properties": {}},
+            "json_schema",
+            '{"type": "object", "properties": {}, "additionalProperties": false}',
+        ),
         ({"type": "string"}, "json_schema", '{"type": "string"}'),
         ({"type": "gbnf", "grammar": 'root ::= "a"'}, "gbnf", 'root ::= "a"'),
         ({"type": "lark", "grammar": 'start: "a"'}, "lark", 'start: "a"'),
@@ -127,3 +132,22 @@ def test_formats(value: Any, kind: str, text: str) -> None:
 def test_bad_formats(value: Any) -> None:
     with pytest.raises(BadRequestError, match="invalid format: "):
         parse_format(value)
+
+
+def test_schemas_are_closed_as_ollama_closes_them() -> None:
+    inner = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    schema = {
+        "properties": {"x": inner, "properties": {"type": "string"}},
+        "$defs": {"D": {"allOf": [inner, inner]}, "E": {"properties": {}, "additionalProperties": True}},
+        "anyOf": [inner],
+    }
+    grammar = parse_format(schema)
+    assert grammar is not None
+    closed = json.loads(grammar.text)
+    assert closed["additionalProperties"] is False
+    assert closed["properties"]["x"]["additionalProperties"] is False
+    assert closed["properties"]["properties"] == {"type": "string"}
+    assert closed["$defs"]["D"] == {"allOf": [inner, inner]}
+    assert closed["$defs"]["E"]["additionalProperties"] is True
+    assert closed["anyOf"][0]["additionalProperties"] is False
+    assert "additionalProperties" not in schema
