@@ -1,7 +1,7 @@
 """Talk to a model of a running server with Ollama's Python client.
 
-Start the server (``pyggml serve``), then: ``pip install ollama tqdm`` and ``python chat.py [MODEL]``. The address of the
-server is taken from ``OLLAMA_HOST``. Words that end the conversation: exit, quit, /bye.
+Start the server (``pyggml serve``), then: ``pip install ollama tqdm`` and ``python chat.py [MODEL]``. The address of
+the server is taken from ``OLLAMA_HOST``. Words that end the conversation: exit, quit, /bye.
 """
 
 import sys
