@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Final
 
 from pyggml_server.config import Config
-from pyggml_server.errors import ModelLoadError, ModelMemoryError, RunnerDiedError
+from pyggml_server.errors import ModelLoadError, ModelMemoryError, RequestRefusedError, RunnerDiedError
 from pyggml_server.protocol import Loaded, Measure, Measured
 from pyggml_server.scheduler.entry import Entry
 from pyggml_server.scheduler.loading import load_fields
@@ -91,6 +91,8 @@ class Loader:
                 await asyncio.shield(process.ended.wait())
             if isinstance(error, RunnerDiedError):
                 raise ModelLoadError(f"llama runner process has terminated: {error}") from error
+            if isinstance(error, RequestRefusedError):  # the measurement found what loading would have
+                raise ModelLoadError(str(error)) from error
             raise
         entry.loaded = loaded
         entry.seat.reserved = {device["name"]: device["needed"] for device in loaded.devices}

@@ -279,7 +279,7 @@ class RunnerProcess:
         """The socket has closed: the process is dying, or of no use."""
         self._lost = True
         if not self.ended.is_set() and not self._stopping:
-            self._loop.call_later(2.0, self.kill)  # time for its last words
+            self._loop.call_later(2.0, self._kill)  # time for its last words
 
     async def _ping(self) -> None:
         """Ask for a sign of life while there is none; a process that hangs is ended."""
@@ -288,7 +288,7 @@ class RunnerProcess:
             silent = time.monotonic() - self._link.last_heard
             if silent > _PING_PATIENCE:
                 self._lines.append(f"no sign of life for {silent:.0f} s")
-                self.kill()
+                self._kill()
                 return
             if silent > _PING_EVERY / 2:
                 self._link.send(Ping(0))
@@ -306,6 +306,10 @@ class RunnerProcess:
 
     def kill(self) -> None:
         """End it at once."""
+        self._stopping = True
+        self._kill()
+
+    def _kill(self) -> None:
         if not self.ended.is_set():
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

@@ -278,12 +278,12 @@ class ModelScheduler:
         key = entry.spec.key
         try:
             await self._loader.load(entry, tell=lambda: self._tell(entry))
-        except ServerError as error:
+        except Exception as error:
             del self._entries[key]
-            for ticket in [t for t in self._pending if t.spec.key == key and t.spec.options == entry.spec.options]:
-                self._pending.remove(ticket)
-                if not ticket.granted.done():
-                    ticket.granted.set_exception(error)
+            if not isinstance(error, ServerError):
+                _log.exception("%s: loading failed", entry.spec.name)
+                error = ServerError(f"loading failed: {type(error).__name__}: {error}")
+            self._fail(entry, error)
         except BaseException:
             self._entries.pop(key, None)
             raise
@@ -297,6 +297,14 @@ class ModelScheduler:
             entry.load_task = None
             self._loader.notify()
             self._pump()
+
+    def _fail(self, entry: Entry, error: Exception) -> None:
+        """Those who wanted it just so get the error; with other options it may go better."""
+        spec = entry.spec
+        for ticket in [t for t in self._pending if t.spec.key == spec.key and t.spec.options == spec.options]:
+            self._pending.remove(ticket)
+            if not ticket.granted.done():
+                ticket.granted.set_exception(error)
 
     def _tell(self, entry: Entry) -> None:
         for ticket in self._pending:

@@ -23,7 +23,6 @@ from pyggml_server.protocol import (
     Embed,
     Generate,
     GrammarText,
-    Load,
     Measure,
     Metrics,
     Rerank,
@@ -203,4 +202,3 @@ def test_load_failures_are_typed(runner: Any, started: Any, tmp_path: Path, smol
 
     process: Any = None
     runner.run(fail())
-    assert Load(1, "x").config == {}

@@ -68,7 +68,7 @@ def test_a_damaged_model_fails_everybody_who_wants_it_and_nobody_else(
         )
         assert all(isinstance(each, ModelLoadError) and "damaged.gguf" in str(each) for each in found[:3])
         assert found[3].n_ctx == 512
-        with pytest.raises(ModelLoadError, match="GGUF|damaged"):
+        with pytest.raises(ModelLoadError, match=r"damaged\.gguf"):
             await load(scheduler, damaged)
         assert [model.name for model in scheduler.loaded()] == [smollm2.name]
         await scheduler.close()

@@ -13,7 +13,7 @@ import pytest
 from pyggml_server.config import Config
 from pyggml_server.errors import RunnerDiedError, ServerBusyError, ServerError
 from pyggml_server.protocol import Done, Text
-from pyggml_server.scheduler import KeepAlive, LoadOptions, LoadProgress, ModelScheduler, ModelSpec
+from pyggml_server.scheduler import KeepAlive, LoadProgress, ModelScheduler, ModelSpec
 
 pytestmark = pytest.mark.model
 MakeConfig = Callable[..., Config]
@@ -80,7 +80,7 @@ def test_a_model_is_loaded_once_and_shared(make_config: MakeConfig, smollm2: Mod
                 assert scheduler.loaded()[0].n_active == 1
                 reply = (await scheduler.metrics())["smollm2:135m"]
                 assert (reply.running, reply.counters["requests"]) == (0, 0)
-            assert [each.status for each in told][0] == "starting"
+            assert told[0].status == "starting"
             assert told[-1] == LoadProgress("ready", 1.0, 0)
             assert LoadProgress("loading", 1.0) in told
             assert await scheduler.unload("OTHER")
@@ -226,13 +226,13 @@ def test_one_model_s_queue_leaves_room_for_others(
     make_config: MakeConfig, minilm: ModelSpec, smollm2: ModelSpec, run: Run
 ) -> None:
     async def use() -> None:
-        async with Serving(make_config(PYGGML_MAX_QUEUE_PER_MODEL="1")) as scheduler:
-            async with scheduler.lease(minilm), scheduler.lease(minilm):
-                with pytest.raises(ServerBusyError):
-                    async with scheduler.lease(minilm):
-                        pass
-                async with scheduler.lease(smollm2):
+        config = make_config(PYGGML_MAX_QUEUE_PER_MODEL="1")
+        async with Serving(config) as scheduler, scheduler.lease(minilm), scheduler.lease(minilm):
+            with pytest.raises(ServerBusyError):
+                async with scheduler.lease(minilm):
                     pass
+            async with scheduler.lease(smollm2):
+                pass
 
     run(use())
 
@@ -323,6 +323,5 @@ def test_unloading_waits_for_answers_under_way(make_config: MakeConfig, minilm: 
                 assert scheduler.loaded()[0].state == "stopping"
                 assert (await runner.embed([[101, 102]])).rows == 1
             await until(lambda: not scheduler.loaded(), 10)
-            assert LoadOptions() == LoadOptions(num_ctx=None)
 
     run(use())
