@@ -254,7 +254,7 @@ def test_sizes_that_the_file_does_not_hold_allocate_nothing(
 
 
 @given(data=st.binary(max_size=300), after_magic=st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_any_bytes_are_no_snapshot(tmp_path_factory: pytest.TempPathFactory, data: bytes, after_magic: bool) -> None:
     folder = tmp_path_factory.mktemp("bytes")
     snapshot = store(folder).save([7, 8, 9], {})

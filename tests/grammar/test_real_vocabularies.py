@@ -42,7 +42,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 def test_random_texts_satisfy_the_schema(pair: Pair) -> None:
     compiler, tokenizer = pair
     rng = random.Random(11)
-    for n in (0, 5, 20, 40):
+    for n in (0, 12):
         text = write(compiler.compile(Grammar.json_schema(SCHEMA)), tokenizer, rng, n=n).decode()
         jsonschema.validate(json.loads(text), SCHEMA)
 
@@ -50,7 +50,7 @@ def test_random_texts_satisfy_the_schema(pair: Pair) -> None:
 def test_random_texts_are_json(pair: Pair) -> None:
     compiler, tokenizer = pair
     rng = random.Random(12)
-    for n in (0, 10, 60):
+    for n in (0, 25):
         assert isinstance(json.loads(write(compiler.compile(Grammar.json()), tokenizer, rng, n=n)), dict)
 
 
