@@ -1,0 +1,23 @@
+"""Prompts and answers: templates that write conversations, parsers that read what models make of them."""
+
+from pyggml_server.templates.events import Content, Event, Thinking
+from pyggml_server.templates.fitting import fit_messages
+from pyggml_server.templates.forcing import tool_choice_grammar
+from pyggml_server.templates.messages import FittedPrompt, Message, RenderedPrompt, ToolCall
+from pyggml_server.templates.parser import OutputParser, output_parser
+from pyggml_server.templates.renderer import PromptRenderer
+
+__all__ = [
+    "Content",
+    "Event",
+    "FittedPrompt",
+    "Message",
+    "OutputParser",
+    "PromptRenderer",
+    "RenderedPrompt",
+    "Thinking",
+    "ToolCall",
+    "fit_messages",
+    "output_parser",
+    "tool_choice_grammar",
+]
