@@ -251,15 +251,18 @@ class CacheTypes:
             return device.supports_op(node)
 
     def _can_attend(self, shape: LayerShape, device: Device) -> bool:
+        """With the strides that a graph has: some kernels take quantized keys only when they are contiguous."""
+        n, heads = 256, shape.n_head_kv
         with Arena() as arena:
-            q = arena.new_tensor(DType.F32, (shape.d_k, 1, shape.n_head_kv))
-            k = arena.new_tensor(self.k, (shape.d_k, 256, shape.n_head_kv))
+            q = arena.new_tensor(DType.F32, (shape.d_k, 1, heads))
+            k = _by_head(arena.new_tensor(self.k, (shape.d_k * heads, n)), shape.d_k, n, heads)
             try:
                 if self.flash_attn:
-                    v = arena.new_tensor(self.v, (shape.d_v, 256, shape.n_head_kv))
-                    mask = arena.new_tensor(DType.F16, (256, 1))
+                    v = _by_head(arena.new_tensor(self.v, (shape.d_v * heads, n)), shape.d_v, n, heads)
+                    mask = arena.new_tensor(DType.F16, (n, 1))
                     return device.supports_op(ops.flash_attn(q, k, v, mask, scale=1.0))
-                v = arena.new_tensor(self.v, (256, shape.d_v, shape.n_head_kv))
+                v = arena.new_tensor(self.v, (2 * n, shape.d_v, heads))
+                v = ops.view(v, (n, shape.d_v, heads), strides=v.nb[1:3])
                 scores = ops.mul_mat(k, q, prec=ops.PREC_F32)
                 return device.supports_op(scores) and device.supports_op(ops.mul_mat(v, scores))
             except DTypeError:
@@ -307,28 +310,24 @@ class StorageView:
         if n not in self._value_rows:
             name = f"cache_value_rows{self._label}_{n}"
             self._value_rows[n] = self.graph.input(DType.I64, n * self.n_rows, name=name)
-        single = self._in_graph(values, (1, values.n_elements))
+        single = ops.view(self._in_graph(values), (1, values.n_elements))
         flat = ops.reshape(_flat(v, self.n_rows), 1, n * self.n_rows)
         self.graph.add(ops.set_rows(single, flat, self._value_rows[n]))
 
     def seen(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys ``(d_k, n_kv, n_head_kv)`` and values ``(d_v, n_kv, n_head_kv)``, transposed without flash attention."""
         shape, keys, values = self.storage.shapes[layer], self.storage.keys[layer], self.storage.values[layer]
-        seen_keys = self._seen_rows(keys, shape.d_k, shape.n_head_kv)
+        seen_keys = _by_head(self._in_graph(keys), shape.d_k, self.n_kv, shape.n_head_kv)
         if self.storage.flash_attn:
-            return seen_keys, self._seen_rows(values, shape.d_v, shape.n_head_kv)
+            return seen_keys, _by_head(self._in_graph(values), shape.d_v, self.n_kv, shape.n_head_kv)
         row = values.nb[1]
-        columns = self._in_graph(values, (self.n_kv, shape.d_v, shape.n_head_kv), (row, row * shape.d_v))
-        return seen_keys, columns
+        columns = (self.n_kv, shape.d_v, shape.n_head_kv)
+        return seen_keys, ops.view(self._in_graph(values), columns, strides=(row, row * shape.d_v))
 
-    def _seen_rows(self, store: Tensor, d: int, n_head_kv: int) -> Tensor:
-        head = store.dtype.n_bytes(d)
-        return self._in_graph(store, (d, self.n_kv, n_head_kv), (head * n_head_kv, head))
-
-    def _in_graph(self, tensor: Tensor, shape: tuple[int, ...], strides: tuple[int, ...] = ()) -> Tensor:
-        """A view of a cache tensor whose metadata lives in the graph, not in the cache's arena."""
+    def _in_graph(self, tensor: Tensor) -> Tensor:
+        """A cache tensor whose views have their metadata in the graph, not in the cache's arena."""
         self.graph.arena.use(tensor.arena)
-        return ops.view(Tensor(tensor.ptr, self.graph.arena), shape, strides=strides)
+        return Tensor(tensor.ptr, self.graph.arena)
 
     def write(self, taken: Cells) -> None:
         """Set the row indices: the cells that this batch is stored in."""
@@ -344,6 +343,12 @@ class StorageView:
         for host, channels in self._host_value_rows:
             np.add(taken[:, None], channels, out=host.staging.reshape(self.n_rows, -1))
             host.flush()
+
+
+def _by_head(store: Tensor, d: int, n_kv: int, n_head_kv: int) -> Tensor:
+    """The first ``n_kv`` rows of ``(d * n_head_kv, n)`` as ``(d, n_kv, n_head_kv)``."""
+    head = store.dtype.n_bytes(d)
+    return ops.view(store, (d, n_kv, n_head_kv), strides=(head * n_head_kv, head))
 
 
 def _flat(x: Tensor, n_tokens: int) -> Tensor:
