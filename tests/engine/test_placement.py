@@ -270,6 +270,18 @@ def test_graphs_are_reused_and_split_as_they_must(servers: list[str], gemma3: Ti
     assert splits[True] == 2 and splits[False] >= 2 + 2 * 3
 
 
+def test_batches_of_several_shapes_take_turns(servers: list[str], gemma3: TinyModel) -> None:
+    config = EngineConfig(n_ctx=64, n_batch=16, n_threads=1, devices=servers[:1], n_gpu_layers=3)
+    with Engine(gemma3.path, config) as engine, Engine(gemma3.path, EngineConfig(n_ctx=64, n_threads=1)) as alone:
+        for _ in range(4):
+            for n in (16, 1, 7, 3):
+                ids = prompt(n)
+                engine.reset()
+                alone.reset()
+                np.testing.assert_allclose(engine.logits(ids), alone.logits(ids), rtol=0, atol=1e-5)
+        assert engine.stats.graphs_built == 4
+
+
 def test_parallel_sequences_have_cells(gemma3: TinyModel) -> None:
     sizes = []
     for n_parallel in (1, 8):

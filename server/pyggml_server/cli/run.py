@@ -14,8 +14,10 @@ __all__ = ["run"]
 
 # Options of a stored model that the sampler knows, by Ollama's names.
 _SAMPLING = (
-    "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty",
-    "repeat_last_n", "seed",
+    "temperature", "top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "xtc_probability", "xtc_threshold",
+    "dynatemp_range", "dynatemp_exponent", "mirostat", "mirostat_tau", "mirostat_eta", "repeat_penalty",
+    "presence_penalty", "frequency_penalty", "repeat_last_n", "dry_multiplier", "dry_base", "dry_allowed_length",
+    "dry_penalty_last_n", "dry_sequence_breakers", "min_keep", "seed",
 )  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def _sampling(stored: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     from pyggml.sampling import SamplingParams
 
     chosen = {name: stored[name] for name in _SAMPLING if name in stored}
-    chosen |= {name: given[name] for name in _SAMPLING if given[name] is not None}
+    chosen |= {name: given[name] for name in _SAMPLING if given.get(name) is not None}
     if chosen.get("seed", 0) < 0:
         chosen["seed"] = None  # Ollama: -1 is random
     return SamplingParams(**chosen)

@@ -110,7 +110,8 @@ class Assembly(Closing):
         self.decoder = Decoder(self.model, self.cache, self.executor, adapters=self.adapters)
         stack.callback(self.decoder.close)
         try:
-            self.decoder.reserve(min(config.n_batch, self.n_ctx))
+            n_tokens = min(config.n_batch, self.n_ctx)
+            self.decoder.reserve(n_tokens, n_outputs=min(config.n_parallel, n_tokens))
         except _MISFITS as error:
             raise ModelError(f"{self.file.path}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from pyggml.tensor import DType, Executor, Graph, Tensor
 
 __all__ = ["Decoder", "DecoderStats"]
 
-MAX_GRAPHS = 8
+MAX_GRAPHS = 16
 NO_OUTPUT = np.zeros(1, np.int32)  # a graph needs an end: with no output wanted, the first token's is computed
 
 Key = tuple[int, ...]
@@ -69,9 +69,21 @@ class _Plan:
     segments: HostInput | None
     overlay: Overlay | None
     result: Tensor
-    out: npt.NDArray[np.float32]
-    in_place: bool
-    generation: int
+    out: npt.NDArray[np.float32] = field(init=False)
+    in_place: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.find_output()
+
+    def find_output(self) -> None:
+        """Look where the result lies: it can be read there where the memory is the host's."""
+        self.in_place = bool(lib.ggml_backend_buffer_is_host(self.result.ptr.buffer))
+        shape = (self.result.ne[1], self.result.ne[0])
+        if self.in_place:
+            memory = ffi.buffer(self.result.ptr.data, self.result.n_bytes)
+            self.out = np.frombuffer(memory, np.float32).reshape(shape)
+        else:
+            self.out = np.empty(shape, np.float32)
 
 
 class Decoder:
@@ -92,17 +104,22 @@ class Decoder:
         self.stats = DecoderStats()
         self._plans: OrderedDict[tuple[int, int, _Variant, Key], _Plan] = OrderedDict()
         # Texts to embed come in every length, and their graphs are small.
-        self._keep = 1 if executor.scheduled else MAX_GRAPHS if model.shape.n_vocab else 4 * MAX_GRAPHS
+        self._keep = MAX_GRAPHS if model.shape.n_vocab else 2 * MAX_GRAPHS
 
-    def reserve(self, n_tokens: int) -> None:
+    def reserve(self, n_tokens: int, *, n_outputs: int = 1) -> None:
         """Make room for the largest graph there will be, so that later ones fit without a new buffer.
+
+        Args:
+            n_tokens: of the largest batch.
+            n_outputs: of a model that generates: how many logits are wanted at once.
 
         Raises:
             ModelError: an adapter changes a tensor that the model does not multiply with.
             OutOfMemoryError: a device has no room.
         """
         variant = PLAIN if self.adapters is None else _Variant(adapters=tuple(range(len(self.adapters))))
-        n_outputs = 1 if self.model.shape.n_vocab else n_tokens  # a model that embeds may need every state
+        if not self.model.shape.n_vocab:
+            n_outputs = n_tokens  # a model that embeds may need every state
         graph, _, _, overlay, _ = self._build(n_tokens, n_outputs, variant, self.cache.reserve_key())
         try:
             if self.adapters is not None and overlay is not None:
@@ -169,15 +186,16 @@ class Decoder:
         cache_key = self.cache.key()
         key = (n_tokens, n_outputs, variant, cache_key)
         plan = self._plans.get(key)
-        if plan is not None and plan.generation == self.executor.generation:
-            self._plans.move_to_end(key)
+        if plan is None:
+            while len(self._plans) >= self._keep:
+                self._plans.popitem(last=False)[1].graph.close()
+            plan = self._plans[key] = self._make(n_tokens, n_outputs, variant, cache_key)
+            self.stats.graphs_built += 1
             return plan
-        if plan is not None:
-            self._plans.pop(key).graph.close()
-        while len(self._plans) >= self._keep:
-            self._plans.popitem(last=False)[1].graph.close()
-        plan = self._plans[key] = self._make(n_tokens, n_outputs, variant, cache_key)
-        self.stats.graphs_built += 1
+        self._plans.move_to_end(key)
+        if not self.executor.holds(plan.graph):  # laying out again is cheaper than building again
+            self.executor.allocate(plan.graph)
+            plan.find_output()
         return plan
 
     def _build(
@@ -201,13 +219,6 @@ class Decoder:
     def _make(self, n_tokens: int, n_outputs: int, variant: _Variant, cache_key: Key) -> _Plan:
         graph, view, inputs, overlay, result = self._build(n_tokens, n_outputs, variant, cache_key)
         self.executor.allocate(graph)
-        in_place = bool(lib.ggml_backend_buffer_is_host(result.ptr.buffer))
-        shape = (result.ne[1], result.ne[0])
-        if in_place:
-            memory = ffi.buffer(result.ptr.data, result.n_bytes)
-            out = np.frombuffer(memory, np.float32).reshape(shape)
-        else:
-            out = np.empty(shape, np.float32)
         return _Plan(
             graph,
             view,
@@ -217,9 +228,6 @@ class Decoder:
             None if inputs.segments is None else HostInput(inputs.segments, np.int32),
             overlay,
             result,
-            out,
-            in_place,
-            self.executor.generation,
         )
 
     def close(self) -> None:

@@ -41,6 +41,7 @@ __all__ = ["Engine"]
 
 Floats = npt.NDArray[np.float32]
 FIRST = np.zeros(1, np.int64)
+MOST_BREAKERS = 8  # lists of texts from requests; each costs a look at the whole vocabulary
 
 
 class Engine(Closing):
@@ -180,6 +181,8 @@ class Engine(Closing):
         if not (params.dries and texts):
             return None
         if texts not in self._breakers:
+            if len(self._breakers) >= MOST_BREAKERS:
+                self._breakers.clear()
             tokenizer = self.tokenizer
             pieces = [tokenizer.token_bytes(i) for i in range(tokenizer.n_vocab)]
             encode = partial(tokenizer.encode, add_special=False, parse_special=False)

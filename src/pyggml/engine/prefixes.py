@@ -90,8 +90,11 @@ class SavedPrefixes(Closing):
             return length
         try:
             self.cache.load_sequence(slot.seq_id, CacheState(found.n_tokens, arrays))
-        except (ContextFullError, ParameterError) as error:
-            log.warning("%s cannot be used: %s", found.path, error)
+        except ContextFullError:
+            return length
+        except ParameterError as error:
+            log.warning("%s cannot be used and is removed: %s", found.path, error)
+            self.store.remove(found)
             return length
         kept = self.cache.resume_point(slot.seq_id, found.n_common)
         self.cache.remove(slot.seq_id, kept)

@@ -212,6 +212,9 @@ class Scheduler:
                 most = min(most, request.max_tokens - len(task.generated) - 1)
             if most > 0:
                 draft = request.drafter.draft(task.tokens, n_max=most)[:most]
+            if draft and task.matcher is not None:
+                draft = draft[: task.matcher.n_allowed(draft)]
+                task.matcher.prefetch(draft)  # while the device computes
         return _Part(task, slot, begin, n, draft, begin + n == len(task.tokens))
 
     def _batch(self, parts: list[_Part]) -> Batch:
