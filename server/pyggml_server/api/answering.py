@@ -145,7 +145,9 @@ def _message(chunk: Chunk) -> OutMessage:
 
 
 def _call(call: ToolCall) -> OutToolCall:
-    return OutToolCall(id=call.id, function=OutFunction(index=call.index, name=call.name, arguments=call.arguments))
+    return OutToolCall(
+        id=call.id, function=OutFunction(index=call.index, name=call.name, arguments=dict(call.arguments))
+    )
 
 
 def _logprobs(found: list[LogProbs], tokenizer: Tokenizer | None) -> list[LogProb]:

@@ -171,7 +171,7 @@ class _Answer:
         started, first, seen = time.monotonic_ns(), 0, 0
         held = Chunk()
         self.passes += 1
-        async with aclosing(self.prepared.runner.generate(**self._request(tokens, grammar))) as messages:
+        async with aclosing(self.prepared.runner.generate(**self._request(tokens, grammar, parser))) as messages:
             async for message in messages:
                 if isinstance(message, Done):
                     self._count(message)
@@ -214,14 +214,14 @@ class _Answer:
         prompt = "" if second else prepared.prompt.text
         return output_parser(prepared.model.renderer, tools=plan.tools, think=think, prompt=prompt)
 
-    def _request(self, tokens: list[int], grammar: GrammarText | None) -> dict[str, Any]:
+    def _request(self, tokens: list[int], grammar: GrammarText | None, parser: OutputParser | None) -> dict[str, Any]:
         """Fields of :class:`pyggml_server.protocol.Generate`."""
         plan, runner = self.prepared.plan, self.prepared.runner
         options, settings = plan.options, plan.settings
         sampling = dict(options.sampling)
         if self.seed is not None:
             sampling["seed"] = self.seed
-        return {
+        request = {
             "tokens": tokens,
             "sampling": sampling,
             "max_tokens": max(1, options.limit(runner.n_ctx) - self.done.eval_tokens),
@@ -236,6 +236,9 @@ class _Answer:
             "adapters": options.adapter_scales(len(self.prepared.model.stored.adapters)),
             "priority": settings.priority,
         }
+        if parser is not None and self.prepared.model.renderer.sees_special:
+            request["keep_special"] = True  # some models mark calls and thoughts with control tokens
+        return request
 
     def _enough(self) -> bool:
         limit = self.prepared.plan.max_calls
@@ -310,8 +313,11 @@ class _Thoughts:
     def closed(self, prepared: Prepared) -> str:
         """The text of the thoughts with the tag that ends them."""
         tags = prepared.model.renderer.think_tags
-        if tags is None or tags[1] in self.raw:
+        if tags is None:
             return self.raw
+        thoughts, end, _ = self.raw.partition(tags[1])
+        if end:
+            return f"{thoughts}{end}\n\n"  # what came behind is written anew
         opened = tags[0] in self.raw or prepared.prompt.text.rstrip().endswith(tags[0])
         return f"{self.raw}\n{tags[1]}\n\n" if opened else self.raw
 

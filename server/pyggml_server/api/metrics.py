@@ -21,9 +21,7 @@ class ServerMetrics:
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
         made: dict[str, Any] = {"registry": self.registry, "namespace": "pyggml"}
-        self._requests: Final = Counter(
-            "http_requests", "Requests answered.", ["method", "route", "status"], **made
-        )
+        self._requests: Final = Counter("http_requests", "Requests answered.", ["method", "route", "status"], **made)
         self._seconds: Final = Histogram(
             "http_request_seconds", "From the request to the end of its answer.", ["route"], buckets=_SECONDS, **made
         )

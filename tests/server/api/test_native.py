@@ -128,7 +128,7 @@ def test_stop_and_num_predict(http: httpx2.Client) -> None:
     assert stopped["stop_string"] == cut
 
 
-def test_logit_bias_and_seed_act(http: httpx2.Client) -> None:
+def test_logit_bias_acts(http: httpx2.Client) -> None:
     ids = http.post("/api/tokenize", json={"model": MODEL, "text": " cat"}).json()["tokens"]
     body: dict[str, Any] = {"model": MODEL, "prompt": "I like my", "raw": True, "stream": False}
     forced = {"logit_bias": {str(ids[0]): 100}, "num_predict": 3}
