@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from time import monotonic
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from pyggml_server.config import Config
@@ -28,21 +27,24 @@ class Loader:
 
     Args:
         config: The settings.
-        command: Starts a runner.
+        start: Starts a runner.
         entries: All models, a view that changes.
         evict: Begins to put one away.
+        clock: Seconds.
     """
 
     def __init__(
         self,
         config: Config,
-        command: Sequence[str],
+        start: Callable[[], Awaitable[RunnerProcess]],
         *,
         entries: Mapping[ModelKey, Entry],
         evict: Callable[[Entry], None],
+        clock: Callable[[], float],
     ) -> None:
         self._config = config
-        self._command = command
+        self._start = start
+        self._clock = clock
         self._entries = entries
         self._evict = evict
         self._changed: asyncio.Future[None] | None = None
@@ -75,11 +77,11 @@ class Loader:
             entry.progress = LoadProgress(status, fraction)
             tell()
 
-        began = monotonic()
+        began = self._clock()
         process: RunnerProcess | None = None
         try:
             report("starting")
-            process = await RunnerProcess.start(self._command, debug=self._config.debug)
+            process = await self._start()
             entry.process = process
             fields = load_fields(entry.spec, self._config)
             await self._make_room(entry, process, fields, report)
@@ -98,7 +100,7 @@ class Loader:
         entry.seat.reserved = {device["name"]: device["needed"] for device in loaded.devices}
         self.n_gpus = max(self.n_gpus, sum(device["type"] != "cpu" for device in loaded.devices))
         notes = f" ({', '.join(loaded.notes)})" if loaded.notes else ""
-        _log.info("%s: loaded in %.2f s, context %d × %d%s", entry.spec.name, monotonic() - began, loaded.n_ctx,
+        _log.info("%s: loaded in %.2f s, context %d × %d%s", entry.spec.name, self._clock() - began, loaded.n_ctx,
                   loaded.n_parallel, notes)  # fmt: skip
 
     async def _load_or_evict(
@@ -147,12 +149,12 @@ class Loader:
                 if room.fits:
                     entry.seat.reserved = {device["name"]: device["needed"] for device in found.devices}
                     return
-                if room.accounted and monotonic() < recovery:
+                if room.accounted and self._clock() < recovery:
                     await asyncio.sleep(_RECOVERY_POLL)  # a driver takes its time to give back what was freed
                     continue
                 report("waiting for memory")
                 if await self._evict_one(entry, room.lacking):
-                    recovery = monotonic() + _RECOVERY
+                    recovery = self._clock() + _RECOVERY
         finally:
             entry.admitted = True  # or it fails, and is forgotten
             self._queue.remove(entry)

@@ -8,7 +8,7 @@ only those who want that model.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import monotonic, monotonic_ns
 from typing import Final
@@ -38,14 +38,25 @@ class ModelScheduler:
     Args:
         config: The settings.
         runner_command: Starts a runner; the default is this package's own.
+        start_runner: Starts one in another way.
+        clock: Seconds, never going back; that of the event loop.
     """
 
-    def __init__(self, config: Config, *, runner_command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        runner_command: Sequence[str] | None = None,
+        start_runner: Callable[[], Awaitable[RunnerProcess]] | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._config: Final = config
-        self._command: Final = tuple(runner_command or RUNNER_COMMAND)
+        self._clock: Final = clock
+        command = tuple(runner_command or RUNNER_COMMAND)
+        start = start_runner or (lambda: RunnerProcess.start(command, debug=config.debug))
         self._entries: Final[dict[ModelKey, Entry]] = {}
         self._pending: Final[list[Ticket]] = []
-        self._loader = Loader(config, self._command, entries=self._entries, evict=self._evict)
+        self._loader = Loader(config, start, entries=self._entries, evict=self._evict, clock=clock)
         self._closed = False
 
     async def start(self) -> None:
@@ -111,7 +122,7 @@ class ModelScheduler:
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory or on their way, the one that stays longest first."""
-        now = monotonic()
+        now = self._clock()
         found = [entry.describe(now=now) for entry in self._entries.values()]
         return sorted(found, key=lambda m: math.inf if m.expires_at is None else m.expires_at.timestamp(), reverse=True)
 
@@ -247,7 +258,7 @@ class ModelScheduler:
                 self._evict(victim)
             ticket.tell(LoadProgress("queued", 0.0, position))
             return
-        entry = Entry(ticket.spec, keep_alive=ticket.keep_alive or self._config.keep_alive, now=monotonic())
+        entry = Entry(ticket.spec, keep_alive=ticket.keep_alive or self._config.keep_alive, now=self._clock())
         entry.seat.waiting = 1
         self._entries[ticket.spec.key] = entry
         ticket.loads = True
@@ -288,7 +299,7 @@ class ModelScheduler:
             self._entries.pop(key, None)
             raise
         else:
-            entry.seat.state, entry.seat.last_used = "ready", monotonic()
+            entry.seat.state, entry.seat.last_used = "ready", self._clock()
             entry.watch_task = asyncio.get_running_loop().create_task(self._watch(entry))
             self._pump()
             if entry.seat.active == 0:
@@ -322,7 +333,7 @@ class ModelScheduler:
 
     def _release(self, entry: Entry) -> None:
         entry.seat.active -= 1
-        entry.seat.last_used = monotonic()
+        entry.seat.last_used = self._clock()
         self._pump()
         if entry.seat.active == 0 and entry.seat.state == "ready":
             self._rest(entry)
@@ -337,17 +348,17 @@ class ModelScheduler:
         if entry.stop_when_idle or seconds <= 0:
             self._evict(entry)
         elif not entry.keep_alive.forever:
-            entry.expires = monotonic() + seconds
+            entry.expires = self._clock() + seconds
             loop = asyncio.get_running_loop()
             entry.timer = loop.call_later(min(seconds, _LONGEST_TIMER), self._expire, entry)
 
     def _expire(self, entry: Entry) -> None:
         if entry.seat.idle and entry.expires is not None:
-            if monotonic() >= entry.expires - 0.01:
+            if self._clock() >= entry.expires - 0.01:
                 _log.info("%s: not asked for any more", entry.spec.name)
                 self._evict(entry)
             else:
-                left = entry.expires - monotonic()
+                left = entry.expires - self._clock()
                 loop = asyncio.get_running_loop()
                 entry.timer = loop.call_later(min(left, _LONGEST_TIMER), self._expire, entry)
 
