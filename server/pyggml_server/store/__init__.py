@@ -16,6 +16,7 @@ from pyggml_server.store.sources import (
     Source,
     resolve_source,
 )
+from pyggml_server.store.transfers import Transfers
 
 __all__ = [
     "SHORT_NAMES",
@@ -37,6 +38,7 @@ __all__ = [
     "Source",
     "Store",
     "StoredModel",
+    "Transfers",
     "describe_gguf",
     "human_bytes",
     "human_count",

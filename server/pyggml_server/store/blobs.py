@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from pyggml_server.store.progress import Progress, Report, silent
 __all__ = ["Blob", "BlobStore", "BlobWriter", "parse_digest"]
 
 _DIGEST: Final = re.compile(r"sha256[:-]([0-9a-f]{64})\Z")
+_FILE: Final = re.compile(r"sha256-([0-9a-f]{64})(-partial(?:-\d+)?)?\Z")
 _TEMPORARY: Final = re.compile(r"\.tmp-[0-9a-f]{16}\Z")
 _ABANDONED_SECONDS: Final = 24 * 3600
 _CHUNK: Final = 1 << 20
@@ -147,6 +148,28 @@ class BlobStore:
         except FileNotFoundError:
             return False
         return True
+
+    def drop_unused(self, used: Set[str], *, older: float = 3600.0) -> list[str]:
+        """Delete blobs, and Ollama's unfinished downloads, that are not in ``used``.
+
+        Args:
+            used: Digests to keep.
+            older: Only files that were last written so many seconds ago: younger ones may belong to a model
+                whose manifest is about to be written.
+
+        Returns:
+            The digests that are gone.
+        """
+        removed, before = list[str](), time.time() - older
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            match = _FILE.match(path.name)
+            if match is None or (not match[2] and f"sha256:{match[1]}" in used):
+                continue
+            with suppress(FileNotFoundError):  # another process was faster
+                if path.lstat().st_mtime < before:
+                    path.unlink()
+                    removed.append(f"sha256:{match[1]}")
+        return removed
 
     def drop_abandoned(self) -> None:
         """Delete temporary files that a killed process left more than a day ago."""

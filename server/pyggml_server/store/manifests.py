@@ -151,6 +151,31 @@ class ManifestStore:
             except StoreError as error:
                 _log.warning("%s", error)
 
+    def digests(self) -> set[str]:
+        """The blobs that any manifest names.
+
+        Raises:
+            StoreError: a file among the manifests cannot be read as one.
+        """
+        found = set[str]()
+        for path in self.folder.glob("*/*/*/*"):
+            if path.name.startswith(".") or not path.is_file():
+                continue
+            try:
+                found |= _parse(path.read_bytes(), _NEVER).digests
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            except (ValueError, TypeError, KeyError, RecursionError, StoreError) as error:
+                raise StoreError(f"{path}: the manifest is damaged ({error}); pull or remove the model") from error
+        return found
+
+    def drop_empty_folders(self) -> None:
+        """Delete folders of names that have no manifest any more."""
+        for depth in ("*/*/*", "*/*", "*"):
+            for folder in self.folder.glob(depth):
+                with suppress(OSError):  # not empty, or no folder
+                    folder.rmdir()
+
     def write(self, name: Name, manifest: Manifest) -> None:
         """Store a manifest under a name, atomically; an old one is replaced."""
         path = self.path(self.resolve(name))

