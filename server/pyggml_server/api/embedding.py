@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from pyggml_server.api.answers import EmbedAnswer, EmbeddingsAnswer, RerankAnswer, Score
 from pyggml_server.api.endpoint import Call, Document, Reply
 from pyggml_server.api.inference import parse_keep_alive
@@ -61,7 +63,8 @@ async def rerank(call: Call) -> Reply:
         keep_alive=parse_keep_alive(body.keep_alive),
         priority=body.priority or 0,
     )
-    scores: list[float] = found.rows[:, 0].tolist() if len(found.rows) else []
+    # what the model gives is the logarithm of the odds
+    scores: list[float] = (1 / (1 + np.exp(-found.rows[:, 0].astype(np.float64)))).tolist() if len(found.rows) else []
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[: body.top_n]
     answer = RerankAnswer(
         model=body.model or "",

@@ -12,6 +12,24 @@ from pyggml_server.names import Name
 MODEL = "smol"
 """SmolLM2 with a small context, one thread (the machine may be busy) and a fixed seed."""
 
+# a model of 135 million parameters knows neither; the templates show how a model that does is asked
+TOOLS_TEMPLATE = """{{- if .Tools }}<|im_start|>system
+Functions: {{ range .Tools }}{{ . }}
+{{ end }}Call one so: <tool_call>
+{"name": "...", "arguments": {...}}
+</tool_call><|im_end|>
+{{ end }}{{ range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}{{ range .ToolCalls }}<tool_call>
+{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
+</tool_call>{{ end }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
+THINK_TEMPLATE = """{{ range .Messages }}<|im_start|>{{ .Role }}
+{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+{{ if .Think }}<think>
+{{ end }}"""
+
 
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
@@ -20,7 +38,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with running_server(folder, models=("smollm2:135m", "all-minilm")) as server:
         stored = server.store.get(Name.parse("smollm2:135m"))
         params = {**stored.params, "num_ctx": 256, "num_thread": 1, "seed": 1, "temperature": 0, "num_predict": 8}
-        server.store.write_model(Name.parse(MODEL), model=stored.weights, template=stored.template, params=params)
+        for name, template in ((MODEL, stored.template), ("tools", TOOLS_TEMPLATE), ("thinks", THINK_TEMPLATE)):
+            server.store.write_model(Name.parse(name), model=stored.weights, template=template, params=params)
         bert = server.store.get(Name.parse("all-minilm"))
         server.store.write_model(Name.parse("minilm"), model=bert.weights, params={"num_thread": 1})
         yield server

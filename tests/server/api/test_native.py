@@ -16,6 +16,11 @@ def lines(response: httpx2.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in response.text.splitlines()]
 
 
+def unload(http: httpx2.Client) -> None:
+    """Models of the same file share a runner, which is named after the one that came first."""
+    http.post("/api/generate", json={"model": MODEL, "keep_alive": 0})
+
+
 def test_banner_and_version(http: httpx2.Client) -> None:
     for method in ("GET", "HEAD"):
         assert http.request(method, "/").status_code == 200
@@ -86,6 +91,7 @@ def test_raw_and_template_and_system(http: httpx2.Client) -> None:
 
 
 def test_load_and_unload(http: httpx2.Client) -> None:
+    unload(http)
     loaded = http.post("/api/generate", json={"model": MODEL}).json()
     assert (loaded["done"], loaded["done_reason"], loaded["response"]) == (True, "load", "")
     assert f"{MODEL}:latest" in [m["name"] for m in http.get("/api/ps").json()["models"]]
@@ -106,6 +112,7 @@ def test_load_progress(http: httpx2.Client) -> None:
 
 
 def test_ps(http: httpx2.Client) -> None:
+    unload(http)
     http.post("/api/generate", json={"model": MODEL, "keep_alive": -1})
     (model,) = (m for m in http.get("/api/ps").json()["models"] if m["name"] == f"{MODEL}:latest")
     assert model["context_length"] == 256
@@ -270,6 +277,7 @@ def test_tokenize_loads_nothing(http: httpx2.Client) -> None:
 
 
 def test_metrics(http: httpx2.Client) -> None:
+    unload(http)
     http.post("/api/chat", json={"model": MODEL, "messages": ASK, "stream": False})
     page = http.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain")

@@ -59,6 +59,7 @@ def test_embeddings(client: ollama.Client) -> None:
 def test_lists(client: ollama.Client) -> None:
     names = [model.model for model in client.list().models]
     assert {"smol:latest", "minilm:latest", "smollm2:135m"} <= set(names)
+    client.generate(MODEL, keep_alive=0)
     client.generate(MODEL)
     loaded = next(model for model in client.ps().models if model.model == "smol:latest")
     assert loaded.context_length == 256
