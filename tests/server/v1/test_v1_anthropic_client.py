@@ -1,11 +1,12 @@
 """``/v1/messages`` through the client of Anthropic."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import pytest
-from v1_server import Served
+from v1_server import FORCED, PATTERN, WORDS, Served
 
 pytestmark = pytest.mark.model
 
@@ -44,22 +45,19 @@ def test_message(client: anthropic.Anthropic) -> None:
 
 
 def test_stream(client: anthropic.Anthropic) -> None:
-    whole = client.messages.create(messages=USER, **FIELDS)
-    with client.messages.stream(messages=USER, **FIELDS) as stream:
+    fields: Any = {**FIELDS, "max_tokens": 40, "output_config": {"format": WORDS}}
+    with client.messages.stream(messages=USER, **fields) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
-    assert whole.content[0].type == "text" and final.content[0].type == "text"
-    assert text == whole.content[0].text == final.content[0].text
-    assert final.stop_reason == "max_tokens" and final.usage.output_tokens == 8
+    assert final.content[0].type == "text"
+    assert text == final.content[0].text and re.fullmatch(PATTERN, text), text
+    assert final.stop_reason == "end_turn" and final.usage.output_tokens > 5
 
 
 def test_stop_sequence(client: anthropic.Anthropic) -> None:
-    fields = {**FIELDS, "max_tokens": 24}
-    whole = client.messages.create(messages=USER, **fields).content[0]
-    assert whole.type == "text"
-    word = whole.text.split()[2]
-    cut = client.messages.create(messages=USER, stop_sequences=["never", word], **fields)
-    assert (cut.stop_reason, cut.stop_sequence) == ("stop_sequence", word)
+    fields: Any = {**FIELDS, "max_tokens": 20, "output_config": {"format": FORCED}}
+    cut = client.messages.create(messages=USER, stop_sequences=["never", "between"], **fields)
+    assert (cut.stop_reason, cut.stop_sequence) == ("stop_sequence", "between")
 
 
 @pytest.mark.parametrize("streams", [False, True])

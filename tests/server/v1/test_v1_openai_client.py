@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import openai
 import pydantic
 import pytest
-from v1_server import Served
+from v1_server import FORCED, PATTERN, TEXT, WORDS, Served
 
 from pyggml.gguf import GGUFFile
 from pyggml.tokenizer import Tokenizer
@@ -60,49 +61,46 @@ def test_chat(client: openai.OpenAI) -> None:
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 8
 
 
-def test_a_stream_says_the_same(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model="smol", messages=USER, max_tokens=8, temperature=0)
+def test_a_stream(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
             model="smol",
             messages=USER,
-            max_tokens=8,
-            temperature=0,
+            max_tokens=40,
             stream=True,
             stream_options={"include_usage": True},
+            extra_body={"response_format": WORDS},
         )
     )
-    assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == whole.choices[0].message.content
-    assert [c.choices[0].finish_reason for c in chunks[:-1]][-1] == "length"
-    assert chunks[0].choices[0].delta.role == "assistant"
-    assert chunks[-1].choices == [] and chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == 8
-    # the prompt was computed for the first answer
-    assert chunks[-1].usage.prompt_tokens_details is not None
-    assert chunks[-1].usage.prompt_tokens_details.cached_tokens
+    assert len(chunks) > 5
+    text = "".join(c.choices[0].delta.content or "" for c in chunks[:-1])
+    assert re.fullmatch(PATTERN, text), text
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert [c.choices[0].delta.role for c in chunks[:2]] == ["assistant", None]
+    usage = chunks[-1].usage
+    assert chunks[-1].choices == [] and usage is not None and usage.completion_tokens > 5
+    # the prompt was computed for an answer before
+    assert usage.prompt_tokens_details is not None and usage.prompt_tokens_details.cached_tokens
 
 
 def test_several_choices(client: openai.OpenAI) -> None:
-    fields: Any = {"model": "smol", "messages": USER, "max_tokens": 6, "n": 3, "seed": 5, "temperature": 1.5}
+    fields: Any = {"model": "smol", "messages": USER, "max_tokens": 12, "n": 3, "seed": 5, "temperature": 1.5}
     answer = client.chat.completions.create(**fields)
-    texts = [choice.message.content for choice in answer.choices]
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
-    assert len(set(texts)) == 3  # each has a seed of its own …
-    assert answer.usage is not None and answer.usage.completion_tokens == 18
-    streamed = ["", "", ""]
-    for chunk in client.chat.completions.create(**fields, stream=True):
+    assert len({choice.message.content for choice in answer.choices}) == 3  # each has a seed of its own
+    assert answer.usage is not None and answer.usage.completion_tokens > 12
+    streamed, reasons = ["", "", ""], ["", "", ""]
+    for chunk in client.chat.completions.create(**fields, stream=True, extra_body={"response_format": FORCED}):
         for choice in chunk.choices:
             streamed[choice.index] += choice.delta.content or ""
-    assert streamed == texts  # … and the same one every time
+            reasons[choice.index] += choice.finish_reason or ""
+    assert (streamed, reasons) == ([TEXT] * 3, ["stop"] * 3)
 
 
 def test_stop(client: openai.OpenAI) -> None:
-    fields: Any = {"model": "smol", "messages": USER, "max_tokens": 24, "temperature": 0}
-    whole = client.chat.completions.create(**fields).choices[0].message.content
-    assert whole
-    word = whole.split()[2]
-    cut = client.chat.completions.create(**fields, stop=[word, "never"]).choices[0]
-    assert cut.message.content == whole[: whole.index(word)] and cut.finish_reason == "stop"
+    fields: Any = {"model": "smol", "messages": USER, "max_tokens": 20, "extra_body": {"response_format": FORCED}}
+    cut = client.chat.completions.create(**fields, stop=["between", "never"]).choices[0]
+    assert (cut.message.content, cut.finish_reason) == ("Teal is a colour ", "stop")
 
 
 def test_logit_bias(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
@@ -130,14 +128,10 @@ def test_logprobs(client: openai.OpenAI) -> None:
         assert len(item.top_logprobs) == 3
         assert item.top_logprobs[0].token == item.token  # greedy
         assert item.top_logprobs[0].logprob == pytest.approx(item.logprob, abs=1e-4)
-    streamed = [
-        item
-        for chunk in client.chat.completions.create(**fields, logprobs=True, stream=True)
-        for choice in chunk.choices
-        if choice.logprobs
-        for item in choice.logprobs.content or ()
-    ]
-    assert [item.token for item in streamed] == [item.token for item in items]
+    chunks = list(client.chat.completions.create(**fields, logprobs=True, stream=True))
+    streamed = [c.choices[0].logprobs.content or [] for c in chunks if c.choices[0].logprobs is not None]
+    text = "".join(c.choices[0].delta.content or "" for c in chunks)
+    assert "".join(item.token for part in streamed for item in part) == text
 
 
 class Person(pydantic.BaseModel):
@@ -219,30 +213,35 @@ def test_thoughts(client: openai.OpenAI) -> None:
 # -- completions ----------------------------------------------------------------------------------------------------
 
 
-def test_completions(client: openai.OpenAI) -> None:
-    fields: Any = {"model": "smol", "max_tokens": 5, "temperature": 0, "extra_body": {"raw": True}}
+def test_completions(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
+    token = tokenizer.encode(" Zebra", add_special=False)[0]
+    fields: Any = {"model": "smol", "max_tokens": 3, "logit_bias": {str(token): 100}, "extra_body": {"raw": True}}
     prompt = "The capital of France is"
     answer = client.completions.create(prompt=prompt, echo=True, **fields)
     assert answer.object == "text_completion" and answer.id.startswith("cmpl-")
-    assert answer.choices[0].text.startswith(prompt) and len(answer.choices[0].text) > len(prompt)
+    assert answer.choices[0].text == prompt + 3 * tokenizer.decode([token])
     assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None and answer.usage.prompt_tokens == len(tokenizer.encode(prompt))
     streamed = client.completions.create(prompt=prompt, echo=True, stream=True, **fields)
     assert "".join(chunk.choices[0].text for chunk in streamed) == answer.choices[0].text
 
 
 def test_many_prompts(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
+    token = tokenizer.encode(" Zebra", add_special=False)[0]
+    bias = {str(token): 100}
+    fields: Any = {"model": "smol", "max_tokens": 2, "logit_bias": bias, "echo": True, "extra_body": {"raw": True}}
     texts = ["The capital of France is", "One, two, three,"]
-    fields: Any = {"model": "smol", "max_tokens": 4, "temperature": 0, "extra_body": {"raw": True}}
-    one_by_one = [client.completions.create(prompt=text, **fields).choices[0].text for text in texts]
+    wanted = [text + 2 * tokenizer.decode([token]) for text in texts]
     together = client.completions.create(prompt=texts, n=2, **fields)
-    assert [c.text for c in together.choices] == [text for text in one_by_one for _ in range(2)]
+    assert [c.text for c in together.choices] == [text for text in wanted for _ in range(2)]
     tokens = [tokenizer.encode(text) for text in texts]
-    assert [c.text for c in client.completions.create(prompt=tokens, **fields).choices] == one_by_one
+    assert [c.text for c in client.completions.create(prompt=tokens, **fields).choices] == wanted
+    assert client.completions.create(prompt=tokens[0], **fields).choices[0].text == wanted[0]
     streamed = ["", ""]
     for chunk in client.completions.create(prompt=texts, stream=True, **fields):
         for choice in chunk.choices:
             streamed[choice.index] += choice.text
-    assert streamed == one_by_one
+    assert streamed == wanted
 
 
 def test_completion_logprobs(client: openai.OpenAI) -> None:

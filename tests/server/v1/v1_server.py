@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import httpx
@@ -17,6 +18,13 @@ import pytest
 
 from pyggml_server.names import Name
 from pyggml_server.store import Blob, Store
+
+TEXT = "Teal is a colour between blue and green."
+FORCED: Any = {"type": "choice", "choices": [TEXT]}
+"""A grammar that allows one answer: how near ties between tokens fall depends on what else is computed with them."""
+PATTERN = "([a-z]{2,4} ){5}[a-z]{2,4}"
+WORDS: Any = {"type": "regex", "pattern": PATTERN}
+"""One that leaves a choice, so that an answer takes several steps."""
 
 # what the model of 135 million parameters does not know it is shown: how tools are announced and called
 TOOLS_TEMPLATE = """{{- if .Tools }}<|im_start|>system
