@@ -1,16 +1,18 @@
 """Prompts of one model, whatever its template is written in."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from pyggml.errors import TemplateError
 from pyggml_server.store import StoredModel
+from pyggml_server.templates.capabilities import find_think_tags, is_harmony, template_capabilities
+from pyggml_server.templates.choice import choose_writers
 from pyggml_server.templates.collation import strip_thoughts
-from pyggml_server.templates.jinja import JinjaWriter
+from pyggml_server.templates.go_writer import GoWriter
 from pyggml_server.templates.messages import Message, RenderedPrompt
-from pyggml_server.templates.thoughts import THINK_TAGS
 from pyggml_server.templates.vocabulary import ModelFacts, read_facts
-from pyggml_server.templates.writers import PlainWriter, Writer
+from pyggml_server.templates.writers import Writer
 
 __all__ = ["PromptRenderer"]
 
@@ -19,27 +21,33 @@ class PromptRenderer:
     """Writes prompts for one model. Safe to share between threads.
 
     Args:
-        writer: The template.
+        writer: The template of conversations.
         facts: Of the model.
+        go: The Go template that came with the model, for filling in the middle; None: there is none.
     """
 
-    def __init__(self, writer: Writer, facts: ModelFacts) -> None:
+    def __init__(self, writer: Writer, facts: ModelFacts, *, go: GoWriter | None = None) -> None:
         self.writer: Final = writer
         self.facts: Final = facts
-        self.think_tags: Final = next((tags for tags in THINK_TAGS if tags[1] in writer.source), None)
+        self._go: Final = go
+        self.harmony: Final = is_harmony(writer.source)
+        """Answers consist of channels (gpt-oss)."""
+        self.think_tags: Final = find_think_tags(writer)
         """What thoughts stand between in answers; None: the model does not think, or not between tags."""
-        self.sees_special: Final = False
-        """The parser must see control tokens of answers."""
         self.capabilities: Final = self._find_capabilities()
         """By Ollama's names."""
 
     @classmethod
     def for_model(cls, model: StoredModel) -> "PromptRenderer":
-        """The renderer of a stored model."""
+        """The renderer of a stored model: by its Go template, the Jinja template of its weights' file, the template of
+        the family that this one belongs to, or none, in this order (see :func:`choose_writers`).
+
+        Raises:
+            GGUFError: the file of the weights is damaged.
+        """
         facts = read_facts(model)
-        if facts.chat_template is not None:
-            return cls(JinjaWriter(facts.chat_template, bos=facts.bos, eos=facts.eos), facts)
-        return cls(PlainWriter(), facts)
+        writer, go = choose_writers(facts, model.template, label=model.name.display)
+        return cls(writer, facts, go=go)
 
     def render_chat(
         self,
@@ -50,8 +58,20 @@ class PromptRenderer:
         add_generation_prompt: bool = True,
         template: str | None = None,
     ) -> RenderedPrompt:
-        """The prompt of a conversation."""
-        text = self.writer.write(
+        """The prompt of a conversation.
+
+        Args:
+            messages: The conversation. Thoughts inside the content of earlier answers are left out.
+            tools: Tools to tell the model of, as in the API.
+            think: Whether, or how much, to think; None: as the template has it.
+            add_generation_prompt: End where the answer begins (Go templates always do).
+            template: A Go template instead of the model's.
+
+        Raises:
+            TemplateError: the template refuses the conversation or is wrong.
+        """
+        writer = self.writer if template is None else _compile(template)
+        text = writer.write(
             strip_thoughts(messages, self.think_tags),
             tools=tools,
             think=think,
@@ -70,16 +90,35 @@ class PromptRenderer:
         think: bool | str | None = None,
         context_text: str = "",
     ) -> RenderedPrompt:
-        """The prompt for a text of the user."""
-        if suffix:
-            if self.facts.fim is None:
-                raise TemplateError("the model cannot fill in the middle")
-            before, after, middle = self.facts.fim
-            return self._prompt(f"{before}{prompt}{after}{suffix}{middle}", images)
+        """The prompt for a text of the user.
+
+        Args:
+            prompt: The text.
+            suffix: What the answer must lead to; a prompt without text cannot have one.
+            system: System message.
+            images: Images that belong to the text.
+            template: A Go template instead of the model's.
+            think: See :meth:`render_chat`.
+            context_text: The conversation so far, as text; the prompt is appended to it.
+
+        Raises:
+            TemplateError: the template refuses the text or is wrong, or the model cannot fill in the middle.
+        """
+        if prompt and suffix:
+            return self._prompt(self._fill(prompt, suffix, template), images)
         messages = [Message(role="system", content=system)] if system else []
-        messages.append(Message(role="user", content=prompt))
+        messages.append(Message(role="user", content=prompt, images=(None,) * images))
         rendered = self.render_chat(messages, think=think, template=template)
         return self._prompt(context_text + rendered.text, images)
+
+    def _fill(self, prompt: str, suffix: str, template: str | None) -> str:
+        go = self._go if template is None else _compile(template)
+        if go is not None and "suffix" in go.names:
+            return go.fill(prompt, suffix)
+        if self.facts.fim is None or template is not None:
+            raise TemplateError("the template knows no suffix: the model cannot fill in the middle")
+        before, after, middle = self.facts.fim
+        return f"{before}{prompt}{after}{suffix}{middle}"
 
     def _prompt(self, text: str, images: int) -> RenderedPrompt:
         return RenderedPrompt(text, bool(self.facts.bos) and text.startswith(self.facts.bos), images)
@@ -87,13 +126,19 @@ class PromptRenderer:
     def _find_capabilities(self) -> frozenset[str]:
         if self.facts.embeds:
             return frozenset({"embedding"})
-        found = {"completion"}
-        if "tools" in self.writer.source:
-            found.add("tools")
-        if self.think_tags is not None:
-            found.add("thinking")
-        if self.facts.fim is not None:
+        found = {"completion", *template_capabilities(self.writer)}
+        if self.facts.fim is not None or (self._go is not None and "suffix" in self._go.names):
             found.add("insert")
         if self.facts.sees:
             found.add("vision")
         return frozenset(found)
+
+
+@lru_cache(maxsize=64)
+def _compile(template: str) -> GoWriter:
+    """Templates of requests; the same one usually comes again.
+
+    Raises:
+        TemplateError: it is wrong.
+    """
+    return GoWriter(template)
