@@ -20,12 +20,7 @@ from pyggml_server.protocol import LogProbs
 from pyggml_server.scheduler import LoadProgress
 from pyggml_server.templates import ToolCall
 
-__all__ = ["ChatWriter", "GenerateWriter", "Writer", "now", "progress_of", "token_text"]
-
-
-def now() -> str:
-    """The time as Go writes it: RFC 3339, in UTC."""
-    return datetime.now(UTC).isoformat()[:-6] + "Z"
+__all__ = ["ChatWriter", "GenerateWriter", "Writer", "progress_of", "token_text"]
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> tuple[str, list[int]]:
@@ -66,7 +61,7 @@ class ChatWriter:
 
     def part(self, chunk: Chunk) -> ChatAnswer:
         """See :class:`Writer`."""
-        answer = ChatAnswer(model=self._model, created_at=now(), message=_message(chunk), done=False)
+        answer = ChatAnswer(model=self._model, created_at=datetime.now(UTC), message=_message(chunk), done=False)
         if chunk.logprobs:
             answer.logprobs = _logprobs(chunk.logprobs, self._tokenizer)
         return answer
@@ -75,7 +70,7 @@ class ChatWriter:
         """See :class:`Writer`."""
         return ChatAnswer(
             model=self._model,
-            created_at=now(),
+            created_at=datetime.now(UTC),
             message=_message(chunk),
             logprobs=_logprobs(chunk.logprobs, self._tokenizer),
             **_figures(final),
@@ -85,7 +80,12 @@ class ChatWriter:
         """See :class:`Writer`."""
         message = OutMessage(role="assistant", content="")
         return ChatAnswer(
-            model=self._model, created_at=now(), message=message, done=bool(reason), done_reason=reason, **fields
+            model=self._model,
+            created_at=datetime.now(UTC),
+            message=message,
+            done=bool(reason),
+            done_reason=reason,
+            **fields,
         )
 
 
@@ -107,7 +107,7 @@ class GenerateWriter:
         """See :class:`Writer`."""
         self._remember(chunk)
         answer = GenerateAnswer(
-            model=self._model, created_at=now(), response=chunk.content, thinking=chunk.thinking, done=False
+            model=self._model, created_at=datetime.now(UTC), response=chunk.content, thinking=chunk.thinking, done=False
         )
         if chunk.logprobs:
             answer.logprobs = _logprobs(chunk.logprobs, self._tokenizer)
@@ -118,7 +118,7 @@ class GenerateWriter:
         self._remember(chunk)
         return GenerateAnswer(
             model=self._model,
-            created_at=now(),
+            created_at=datetime.now(UTC),
             response=chunk.content,
             thinking=chunk.thinking,
             context=self._context or [],
@@ -129,7 +129,12 @@ class GenerateWriter:
     def empty(self, reason: str = "", **fields: Any) -> GenerateAnswer:
         """See :class:`Writer`."""
         return GenerateAnswer(
-            model=self._model, created_at=now(), response="", done=bool(reason), done_reason=reason, **fields
+            model=self._model,
+            created_at=datetime.now(UTC),
+            response="",
+            done=bool(reason),
+            done_reason=reason,
+            **fields,
         )
 
     def _remember(self, chunk: Chunk) -> None:

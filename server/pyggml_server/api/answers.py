@@ -1,5 +1,6 @@
 """Answers of Ollama's API. Optional fields at their zero value are left out, as Go's ``omitempty`` does."""
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -98,7 +99,7 @@ class _Part(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A line of an answer; what follows ``done_reason`` stands in the last one."""
 
     model: str
-    created_at: str
+    created_at: datetime
     done: bool
     done_reason: str = ""
     logprobs: list[LogProb] = []
