@@ -37,7 +37,8 @@ def _roles(*, before: str, between: str, after: str, assistant: str = "assistant
 
 def _turns(user: str, answer: str, system: str, *, end: str = "") -> str:
     """A template of the older form, of which every round is written alone."""
-    return f"{{{{ if .System }}}}{system}{{{{ end }}}}{{{{ if .Prompt }}}}{user}{{{{ end }}}}{answer}{{{{ .Response }}}}{end}"
+    head = f"{{{{ if .System }}}}{system}{{{{ end }}}}{{{{ if .Prompt }}}}{user}{{{{ end }}}}"
+    return f"{head}{answer}{{{{ .Response }}}}{end}"
 
 
 FAMILIES: Final = (
@@ -141,8 +142,8 @@ FAMILIES: Final = (
     Family(
         "deepseek",
         "{{ range $i, $m := .Messages }}"
-        '{{ if eq .Role "user" }}<｜User｜>{{ .Content }}{{ else if eq .Role "assistant" }}<｜Assistant｜>{{ .Content }}'
-        "{{ if ne (len (slice $.Messages $i)) 1 }}<｜end▁of▁sentence｜>{{ end }}{{ else }}{{ .Content }}{{ end }}{{ end }}"
+        '{{ if eq .Role "user" }}<｜User｜>{{ else if eq .Role "assistant" }}<｜Assistant｜>{{ end }}{{ .Content }}'
+        '{{ if and (eq .Role "assistant") (ne (len (slice $.Messages $i)) 1) }}<｜end▁of▁sentence｜>{{ end }}{{ end }}'
         '{{ if ne (index .Messages (len (slice .Messages 1))).Role "assistant" }}<｜Assistant｜>{{ end }}',
         ("<｜User｜>", "<｜Assistant｜>"),
         ("<｜User｜>", "<｜end▁of▁sentence｜>"),
