@@ -20,6 +20,7 @@ MODELS = {
     "llama": TinyConfig(n_layer=1, n_embd=32, n_ff=32, n_head=2, n_head_kv=1),
     "llama-linear": TinyConfig(n_layer=1, n_embd=32, n_ff=32, n_head=2, n_head_kv=1, scaling="linear"),
     "llama-factors": TinyConfig(n_layer=1, n_embd=32, n_ff=32, n_head=2, n_head_kv=1, rope_freqs=True),
+    "llama-yarn": TinyConfig(n_layer=1, n_embd=32, n_ff=32, n_head=2, n_head_kv=1, scaling="yarn"),
     "gemma3": TinyConfig("gemma3", n_layer=1, n_embd=32, n_ff=32, n_head=2, n_head_kv=1, window=64, pattern=2),
 }
 TOKENS = [3 + 7 * i % 40 for i in range(40)]

@@ -16,7 +16,7 @@ from pyggml.errors import ClosedError, ContextFullError, ModelError, ParameterEr
 from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.grammar import Grammar, GrammarCompiler
 from pyggml.kvcache import Cache
-from pyggml.models import CacheKind, Model
+from pyggml.models import CacheKind, Model, can_shift
 from pyggml.sampling import DryBreakers, SamplingParams
 from pyggml.tensor import Backend, Executor
 from pyggml.tokenizer import Tokenizer
@@ -85,7 +85,13 @@ class Engine(Closing):
         config = self.config
         slots = Slots(self.cache, config.n_parallel, saved=self._open_saved())
         self.scheduler = Scheduler(
-            self._decoder, self.cache, slots, n_ctx=self.n_ctx, n_batch=config.n_batch, n_chunk=config.n_chunk
+            self._decoder,
+            self.cache,
+            slots,
+            n_ctx=self.n_ctx,
+            n_batch=config.n_batch,
+            n_chunk=config.n_chunk,
+            can_shift=can_shift(self.model),
         )
         """What runs requests; for those who drive it themselves."""
         self._slot: Slot | None = None

@@ -55,7 +55,9 @@ class Scheduler:
     :meth:`submit` and :meth:`cancel` may be called from any thread; everything else by the one that calls :meth:`step`.
     """
 
-    def __init__(self, decoder: Decoder, cache: Cache, slots: Slots, *, n_ctx: int, n_batch: int, n_chunk: int) -> None:
+    def __init__(
+        self, decoder: Decoder, cache: Cache, slots: Slots, *, n_ctx: int, n_batch: int, n_chunk: int, can_shift: bool
+    ) -> None:
         """
         Args:
             decoder: computes batches.
@@ -64,9 +66,11 @@ class Scheduler:
             n_ctx: positions per sequence.
             n_batch: most tokens in a batch.
             n_chunk: most tokens of prompts in a batch while somebody is answering.
+            can_shift: the model can rotate its keys; otherwise what a shift leaves is read again.
         """
         self.decoder, self.cache, self.slots = decoder, cache, slots
         self.n_ctx, self.n_batch, self.n_chunk = n_ctx, n_batch, n_chunk
+        self.can_shift = can_shift and cache.can_shift
         self.metrics = StepMetrics()
         self.running: list[Task] = []
         self._waiting: list[Task] = []
@@ -159,7 +163,7 @@ class Scheduler:
         task.stats.shifts += 1
         self.metrics.shifts += 1
         del task.tokens[keep:end]
-        if self.cache.can_shift and end <= len(slot.tokens):
+        if self.can_shift and end <= len(slot.tokens):
             try:
                 self.cache.discard(slot.seq_id, keep, end)
             except ContextFullError:

@@ -1,6 +1,6 @@
 """One file per ``general.architecture``, each reading like the paper: config from metadata, layers, forward."""
 
-from .base import CacheKind, Inputs, LayerCache, Model, ModelShape, Pooling, count
+from .base import CacheKind, Inputs, LayerCache, Model, ModelShape, Pooling, can_shift, count
 from .registry import architectures, create_model
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ModelShape",
     "Pooling",
     "architectures",
+    "can_shift",
     "count",
     "create_model",
 ]

@@ -7,10 +7,10 @@ from typing import Protocol
 from pyggml.errors import ModelError
 from pyggml.gguf import ModelMetadata
 from pyggml.kvcache import CacheView, LayerShape
-from pyggml.tensor import Tensor, ops
+from pyggml.tensor import Arena, DType, Tensor, ops
 from pyggml.weights import Scope
 
-__all__ = ["CacheKind", "Inputs", "LayerCache", "Model", "ModelShape", "Pooling", "count"]
+__all__ = ["CacheKind", "Inputs", "LayerCache", "Model", "ModelShape", "Pooling", "can_shift", "count"]
 
 
 class Pooling:
@@ -108,6 +108,20 @@ class Model(Protocol):
             NotImplementedError: the architecture's keys cannot be moved.
         """
         ...
+
+
+def can_shift(model: Model) -> bool:
+    """Whether :meth:`Model.shift` works; built once, not computed."""
+    if not model.shape.layers:
+        return False
+    shape = model.shape.layers[0].shape
+    with Arena() as arena:
+        k = arena.new_tensor(DType.F32, (shape.d_k, shape.n_head_kv, 1))
+        try:
+            model.shift(shape.layer, k, arena.new_tensor(DType.I32, (1,)))
+        except NotImplementedError:
+            return False
+    return True
 
 
 def count(meta: ModelMetadata, name: str, *, default: int | None = None) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from pyggml.gguf import ModelMetadata
 from pyggml.kvcache import CacheView, LayerShape
-from pyggml.nn import Embedding, Linear, RMSNorm, RopeMode, RopeParams, attention, rope_params
+from pyggml.nn import Embedding, Linear, RMSNorm, RopeMode, RopeParams, attention, rope_params, shift_params
 from pyggml.tensor import Tensor, ops
 from pyggml.weights import Scope
 
@@ -146,4 +146,4 @@ class Gemma3:
         return logits
 
     def shift(self, layer: int, k: Tensor, delta: Tensor) -> Tensor:
-        return ops.rope(k, delta, params=self.layers[layer].attn.rope)
+        return ops.rope(k, delta, params=shift_params(self.layers[layer].attn.rope))

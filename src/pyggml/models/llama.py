@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pyggml.errors import ModelError
 from pyggml.gguf import ModelMetadata
 from pyggml.kvcache import CacheView, LayerShape
-from pyggml.nn import Embedding, Linear, RMSNorm, RopeMode, RopeParams, attention, rope_params
+from pyggml.nn import Embedding, Linear, RMSNorm, RopeMode, RopeParams, attention, rope_params, shift_params
 from pyggml.tensor import Tensor, ops
 from pyggml.weights import Scope
 
@@ -116,4 +116,4 @@ class Llama:
         return self.output(self.states(inputs, cache))  # (vocab, outputs)
 
     def shift(self, layer: int, k: Tensor, delta: Tensor) -> Tensor:
-        return ops.rope(k, delta, params=self.config.rope, factors=self.rope_factors)
+        return ops.rope(k, delta, params=shift_params(self.config.rope), factors=self.rope_factors)

@@ -2,6 +2,16 @@
 
 from .attention import attention
 from .layers import Embedding, LayerNorm, Linear, RMSNorm
-from .rope import RopeMode, RopeParams, rope_params
+from .rope import RopeMode, RopeParams, rope_params, shift_params
 
-__all__ = ["Embedding", "LayerNorm", "Linear", "RMSNorm", "RopeMode", "RopeParams", "attention", "rope_params"]
+__all__ = [
+    "Embedding",
+    "LayerNorm",
+    "Linear",
+    "RMSNorm",
+    "RopeMode",
+    "RopeParams",
+    "attention",
+    "rope_params",
+    "shift_params",
+]

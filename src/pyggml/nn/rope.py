@@ -1,10 +1,13 @@
 """Rotary position embedding: its numbers from GGUF metadata."""
 
+from dataclasses import replace
+from math import log
+
 from pyggml.errors import ModelError
 from pyggml.gguf import ModelMetadata
 from pyggml.tensor.ops import RopeMode, RopeParams
 
-__all__ = ["RopeMode", "RopeParams", "rope_params"]
+__all__ = ["RopeMode", "RopeParams", "rope_params", "shift_params"]
 
 
 def rope_params(
@@ -38,3 +41,9 @@ def rope_params(
         beta_fast=meta.get_float("rope.scaling.yarn_beta_fast", default=32.0),
         beta_slow=meta.get_float("rope.scaling.yarn_beta_slow", default=1.0),
     )
+
+
+def shift_params(params: RopeParams) -> RopeParams:
+    """For rotating stored keys on: the same angles, without lengthening them once more (YaRN, ``attn_factor``)."""
+    yarn = 1.0 + 0.1 * log(1.0 / params.freq_scale) if params.ext_factor else 1.0
+    return replace(params, attn_factor=1.0 / yarn)
