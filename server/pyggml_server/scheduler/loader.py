@@ -48,12 +48,14 @@ class Loader:
         self._entries = entries
         self._evict = evict
         self._changed: asyncio.Future[None] | None = None
+        self._n_changes = 0
         self._queue: list[Entry] = []
         self.n_gpus = 0
         """GPUs that a runner has reported."""
 
     def notify(self) -> None:
         """A model has gone or has become idle: those who wait for memory look again."""
+        self._n_changes += 1
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
@@ -139,6 +141,7 @@ class Loader:
                     continue
                 if not self._others():
                     return
+                seen = self._n_changes
                 found: Measured = await process.ask(Measure, **fields)
                 room = check_room(
                     found.devices,
@@ -149,6 +152,8 @@ class Loader:
                 if room.fits:
                     entry.seat.reserved = {device["name"]: device["needed"] for device in found.devices}
                     return
+                if seen != self._n_changes:
+                    continue  # what was measured may be out of date, and nobody would wake us again
                 if room.accounted and self._clock() < recovery:
                     await asyncio.sleep(_RECOVERY_POLL)  # a driver takes its time to give back what was freed
                     continue
