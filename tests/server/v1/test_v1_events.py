@@ -1,13 +1,12 @@
 """Streams, written from chunks and read back: what is put together from the events is what went in."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyggml_server.templates import ToolCall
 
 from pyggml_server.api.tasks import Chunk
 from pyggml_server.api.tasks import Final as FinalItem
@@ -20,6 +19,7 @@ from pyggml_server.api.v1.ids import Stamp
 from pyggml_server.api.v1.responses_events import ResponseEvents
 from pyggml_server.api.v1.responses_items import new_response
 from pyggml_server.api.v1.responses_types import ResponsesRequest
+from pyggml_server.templates import ToolCall
 
 STAMP = Stamp("id-1", 12, 'mod"el\n')
 ARGUMENTS = st.dictionaries(st.text(max_size=5), st.integers(-9, 9) | st.text(max_size=5), max_size=3)
@@ -48,7 +48,7 @@ def events(frames: Iterable[bytes]) -> Iterator[tuple[str | None, Any]]:
         yield name, json.loads(lines[0][6:])
 
 
-def arguments_of(chunks: list[Chunk]) -> list[tuple[str, dict[str, Any]]]:
+def arguments_of(chunks: list[Chunk]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(call.name, call.arguments) for chunk in chunks for call in chunk.tool_calls]
 
 

@@ -106,7 +106,7 @@ def serving(folder: Path, models: Mapping[str, tuple[Path, str | None]]) -> Iter
 
 
 def _wait(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200  # machines may be busy
     while time.monotonic() < deadline and server.poll() is None:
         try:
             if httpx.get(f"{url}/api/version", trust_env=False).status_code == 200:
