@@ -236,7 +236,7 @@ class _Answer:
             "adapters": options.adapter_scales(len(self.prepared.model.stored.adapters)),
             "priority": settings.priority,
         }
-        if parser is not None and self.prepared.model.renderer.sees_special:
+        if parser is not None and getattr(self.prepared.model.renderer, "sees_special", False):
             request["keep_special"] = True  # some models mark calls and thoughts with control tokens
         return request
 

@@ -18,6 +18,7 @@ def lines(response: httpx2.Response) -> list[dict[str, Any]]:
 
 def unload(http: httpx2.Client) -> None:
     """Models of the same file share a runner, which is named after the one that came first."""
+    http.post("/api/generate", json={"model": MODEL})
     http.post("/api/generate", json={"model": MODEL, "keep_alive": 0})
 
 
