@@ -1,9 +1,12 @@
 """Parsers of answers: thoughts, content and calls of tools, as the text streams in."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from pyggml_server.templates.calls import CallParser
+from pyggml_server.templates.decoding import Schemas
 from pyggml_server.templates.events import Content, Event
+from pyggml_server.templates.harmony import HarmonyParser
 from pyggml_server.templates.renderer import PromptRenderer
 from pyggml_server.templates.thoughts import ThoughtParser, starts_in_thoughts
 
@@ -35,6 +38,35 @@ class PlainParser:
         return []
 
 
+class ThoughtsThenCalls:
+    """Thoughts first, calls of tools in what follows.
+
+    Args:
+        thoughts: Takes the thoughts.
+        rest: Takes what follows.
+    """
+
+    def __init__(self, thoughts: ThoughtParser, rest: OutputParser) -> None:
+        self._thoughts: Final = thoughts
+        self._rest: Final = rest
+
+    def feed(self, text: str) -> list[Event]:
+        """See :class:`OutputParser`."""
+        if self._thoughts.done:
+            return self._rest.feed(text)
+        return self._pass_on(self._thoughts.feed(text))
+
+    def finish(self) -> list[Event]:
+        """See :class:`OutputParser`."""
+        return [*self._pass_on(self._thoughts.finish()), *self._rest.finish()]
+
+    def _pass_on(self, events: list[Event]) -> list[Event]:
+        found: list[Event] = []
+        for event in events:
+            found += self._rest.feed(event.text) if isinstance(event, Content) else [event]
+        return found
+
+
 def output_parser(
     renderer: PromptRenderer,
     *,
@@ -46,10 +78,19 @@ def output_parser(
 
     Args:
         renderer: What wrote the prompt.
-        tools: Tools that may be called.
+        tools: Tools that may be called; without any, nothing is taken for a call.
         think: What the prompt was rendered with; thoughts are looked for unless it is None or False.
-        prompt: Its text, which tells whether the answer begins inside thoughts.
+        prompt: Its text, which tells whether the answer begins inside thoughts; empty: an answer proper goes on.
     """
+    if renderer.harmony:
+        return HarmonyParser(in_header=prompt.rstrip().endswith("<|start|>assistant"))
+    rest: OutputParser = CallParser(renderer.call_format, _schemas(tools)) if tools else PlainParser()
     if think and renderer.think_tags is not None:
-        return ThoughtParser(renderer.think_tags, inside=starts_in_thoughts(prompt, renderer.think_tags))
-    return PlainParser()
+        thoughts = ThoughtParser(renderer.think_tags, inside=starts_in_thoughts(prompt, renderer.think_tags))
+        return ThoughtsThenCalls(thoughts, rest)
+    return rest
+
+
+def _schemas(tools: Sequence[Mapping[str, Any]]) -> Schemas:
+    functions = [tool.get("function") or {} for tool in tools]
+    return {function.get("name", ""): function.get("parameters") or {} for function in functions}

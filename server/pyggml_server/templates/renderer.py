@@ -1,7 +1,7 @@
 """Prompts of one model, whatever its template is written in."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from pyggml.errors import TemplateError
@@ -9,8 +9,10 @@ from pyggml_server.store import StoredModel
 from pyggml_server.templates.capabilities import find_think_tags, is_harmony, template_capabilities
 from pyggml_server.templates.choice import choose_writers
 from pyggml_server.templates.collation import strip_thoughts
+from pyggml_server.templates.formats import CallFormat, find_format
 from pyggml_server.templates.go_writer import GoWriter
 from pyggml_server.templates.messages import Message, RenderedPrompt
+from pyggml_server.templates.probing import CallShape, probe_calls
 from pyggml_server.templates.vocabulary import ModelFacts, read_facts
 from pyggml_server.templates.writers import Writer
 
@@ -48,6 +50,22 @@ class PromptRenderer:
         facts = read_facts(model)
         writer, go = choose_writers(facts, model.template, label=model.name.display)
         return cls(writer, facts, go=go)
+
+    @cached_property
+    def call_shape(self) -> CallShape | None:
+        """How the template writes calls; None: not, or not with arguments as JSON."""
+        return probe_calls(self.writer)
+
+    @cached_property
+    def call_format(self) -> CallFormat:
+        """The marks around calls in answers."""
+        return find_format(self.writer.source, self.call_shape)
+
+    @cached_property
+    def sees_special(self) -> bool:
+        """The parser needs the texts of control tokens in answers: the model marks thoughts or calls with them."""
+        tags = {*self.call_format.opens, *self.call_format.closes, *(self.think_tags or ())}
+        return self.harmony or any(control in tag for tag in tags for control in self.facts.controls)
 
     def render_chat(
         self,

@@ -11,6 +11,7 @@ THINK_TAGS: Final = (
     ("<think>", "</think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("[THINK]", "[/THINK]"),
+    ("<|channel>thought", "<channel|>"),
     ("<seed:think>", "</seed:think>"),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
