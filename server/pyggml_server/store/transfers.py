@@ -2,14 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, Final
 
 from pyggml_server.config import Config
+from pyggml_server.errors import BadRequestError, TransferError
+from pyggml_server.names import Name
+from pyggml_server.registry import RegistrySettings
 from pyggml_server.store.blobs import BlobWriter, parse_digest
+from pyggml_server.store.fetch import RegistryFetcher
 from pyggml_server.store.jobs import Jobs, ThreadReport
 from pyggml_server.store.models import Store
-from pyggml_server.store.progress import Report
+from pyggml_server.store.progress import Progress, Report
 from pyggml_server.store.pull import Puller
+from pyggml_server.store.push import push_model
+from pyggml_server.store.sources import FileSource, resolve_source
 
 __all__ = ["Transfers"]
 
@@ -22,12 +29,15 @@ class Transfers:
     Args:
         config: Settings.
         store: Where models come to.
+        settings: How registries are spoken to.
     """
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: Config, store: Store, *, settings: RegistrySettings | None = None) -> None:
         self._config: Final = config
         self._store: Final = store
         self._jobs: Final = Jobs()
+        self._settings: Final = settings or RegistrySettings.from_environment()
+        self._fetcher: Final = RegistryFetcher(store, self._settings)
 
     def pull(self, name: str, *, insecure: bool = False) -> AsyncGenerator[dict[str, Any], None]:
         """Fetch a model.
@@ -41,9 +51,42 @@ class Transfers:
         """
 
         async def work(publish: Report) -> None:
-            await ThreadReport(publish).run(lambda report: Puller(self._store).pull(name, report=report))
+            await self._pull(name, insecure=insecure, publish=publish)
 
-        return self._jobs.watch(f"pull {insecure} {name}", work)
+        return _as_json(self._jobs.watch(f"pull {insecure} {name}", work))
+
+    async def _pull(self, text: str, *, insecure: bool, publish: Report) -> None:
+        resolved = resolve_source(text)
+        if any(isinstance(source, FileSource) for source in resolved.sources):
+            raise BadRequestError(
+                f"{text[:200]!r} is a path; files are pulled with the command line, not with requests"
+            )
+        if resolved.sources:
+            try:
+                await ThreadReport(publish).run(lambda report: Puller(self._store).pull(text, report=report))
+                return
+            except TransferError as error:
+                if resolved.is_package:
+                    raise
+                publish(Progress(f"{error}; trying the registry"))
+        await self._fetcher.fetch(resolved.name, insecure=insecure, publish=publish)
+
+    def push(self, name: str, *, insecure: bool = False) -> AsyncGenerator[dict[str, Any], None]:
+        """Send a model of the store to the registry that its name tells.
+
+        Args:
+            name: The model.
+            insecure: Speak plain HTTP where the host has nothing else, and check no certificates.
+
+        Raises:
+            ServerError: while iterating; the store lacks it, or the registry does not take it.
+        """
+        target = Name.parse(name)
+
+        async def work(publish: Report) -> None:
+            await push_model(self._store, target, settings=self._settings, insecure=insecure, publish=publish)
+
+        return _as_json(self._jobs.watch(f"push {insecure} {name}", work))
 
     async def add_blob(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
         """Store an upload.
@@ -66,6 +109,12 @@ class Transfers:
             await _write(writer, chunks)
             await asyncio.to_thread(writer.commit, expected=digest)
         return True
+
+
+async def _as_json(news: AsyncGenerator[Progress, None]) -> AsyncGenerator[dict[str, Any], None]:
+    async with aclosing(news):
+        async for progress in news:
+            yield progress.as_json()
 
 
 async def _write(writer: BlobWriter, chunks: AsyncIterator[bytes]) -> None:

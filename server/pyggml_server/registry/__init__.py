@@ -1,0 +1,19 @@
+"""Registries of models: the protocol, who we are to them, transfers that go on where they ended."""
+
+from pyggml_server.registry.client import MANIFEST_TYPE, RefusedError, Repository
+from pyggml_server.registry.download import Download, DownloadState
+from pyggml_server.registry.keys import SigningKey
+from pyggml_server.registry.settings import RegistrySettings
+from pyggml_server.registry.upload import Upload, push_manifest
+
+__all__ = [
+    "MANIFEST_TYPE",
+    "Download",
+    "DownloadState",
+    "RefusedError",
+    "RegistrySettings",
+    "Repository",
+    "SigningKey",
+    "Upload",
+    "push_manifest",
+]

@@ -1,0 +1,164 @@
+"""Models from registries: the manifest, the blobs that are missing, the name."""
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from pyggml_server.errors import DigestMismatchError, StoreError, TransferError
+from pyggml_server.names import Name
+from pyggml_server.registry import Download, DownloadState, RegistrySettings, Repository
+from pyggml_server.store.jobs import Jobs, ThreadReport
+from pyggml_server.store.manifests import Layer, parse_manifest
+from pyggml_server.store.models import Store
+from pyggml_server.store.progress import Progress, Report
+
+__all__ = ["RegistryFetcher"]
+
+_CHUNK: Final = 1 << 20
+_POLL: Final = 0.2
+
+
+class RegistryFetcher:
+    """Brings models out of registries into a store.
+
+    A blob is fetched once, however many models that are pulled at the same time contain it; what has
+    arrived when a pull ends early serves the next one.
+
+    Args:
+        store: Where the models go.
+        settings: Sizes and patience.
+    """
+
+    def __init__(self, store: Store, settings: RegistrySettings) -> None:
+        self._store: Final = store
+        self._settings: Final = settings
+        self._blobs: Final = Jobs()
+
+    async def fetch(self, name: Name, *, insecure: bool, publish: Report) -> None:
+        """Fetch a model.
+
+        Args:
+            name: Host, repository and tag; also its name in the store.
+            insecure: Allow HTTP, and certificates that nobody vouches for.
+            publish: Receives the progress.
+
+        Raises:
+            ModelNotFoundError: the registry has no such model.
+            TransferError: the registry refuses, or does not answer.
+            DigestMismatchError: a blob is not what the manifest says, twice.
+        """
+        publish(Progress("pulling manifest"))
+        async with Repository.connect(name, self._settings, insecure=insecure) as repository:
+            data = await repository.fetch_manifest()
+        for layer in _layers(name, data):
+            work = partial(self._fetch_blob, name, insecure, layer)
+            async with aclosing(self._blobs.watch(layer.digest, work)) as news:
+                async for progress in news:
+                    publish(progress)
+        publish(Progress("writing manifest"))
+        if await asyncio.to_thread(self._store.write_manifest, name, data):
+            publish(Progress("removing unused layers"))
+        publish(Progress("success"))
+
+    async def _fetch_blob(self, name: Name, insecure: bool, layer: Layer, publish: Report) -> None:
+        status = f"pulling {layer.digest.removeprefix('sha256:')[:12]}"
+
+        def progress(n: int) -> None:
+            publish(Progress(status, n, layer.size, layer.digest))
+
+        folder = self._store.work_folder() / "downloads"
+        folder.mkdir(exist_ok=True)
+        path = folder / layer.digest.replace(":", "-")
+        async with _alone(folder / f"{path.name}.lock", lambda: publish(Progress(f"{status}: another process does"))):
+            if self._has(layer):
+                progress(layer.size)
+                return
+            progress(0)
+            if layer.size == 0:
+                await asyncio.to_thread(self._store.blobs.add_bytes, b"")
+                return
+            state = DownloadState(path, layer.size, self._settings.part_size(layer.size))
+            _check_space(folder, layer.size - state.done)
+            # own connections: those of the pull that began this may be closed before others are done
+            async with Repository.connect(name, self._settings, insecure=insecure) as repository:
+                await Download(repository, layer.digest, state, progress).run()
+            publish(Progress("verifying sha256 digest"))
+            await self._verify(state, layer)
+
+    def _has(self, layer: Layer) -> bool:
+        blob = self._store.blobs.find(layer.digest)
+        return blob is not None and blob.size == layer.size
+
+    async def _verify(self, state: DownloadState, layer: Layer) -> None:
+        actual = ""
+
+        def work(report: Report) -> None:
+            nonlocal actual
+            actual = _hash(state.path, report)
+
+        await ThreadReport(lambda _: None).run(work)
+        if actual != layer.digest:
+            state.drop()
+            raise DigestMismatchError(
+                f"digest mismatch, file must be downloaded again: want {layer.digest}, got {actual}"
+            )
+        await asyncio.to_thread(self._keep, state, layer)
+
+    def _keep(self, state: DownloadState, layer: Layer) -> None:
+        state.flush()
+        self._store.blobs.adopt(state.path, layer.digest)
+        state.drop()
+
+
+def _layers(name: Name, data: bytes) -> list[Layer]:
+    """The blobs that a manifest of a registry names, each once."""
+    try:
+        manifest = parse_manifest(data)
+    except StoreError as error:
+        raise TransferError(f"{name.display}: {error}") from error
+    if not any(layer.kind == "model" for layer in manifest.layers):
+        raise TransferError(f"{name.display}: the registry has it, but it is no model with GGUF weights")
+    return list({layer.digest: layer for layer in (*manifest.layers, manifest.config)}.values())
+
+
+def _hash(path: Path, report: Report) -> str:
+    digest, done = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            report(Progress("", done))  # raises when nobody waits any more
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _check_space(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise StoreError(f"{folder}: {size:,} bytes are needed, {free:,} are free on this disk")
+
+
+@asynccontextmanager
+async def _alone(path: Path, on_wait: Callable[[], None]) -> AsyncIterator[None]:
+    """Hold a lock among processes, without blocking the event loop."""
+    lock = FileLock(path, thread_local=False)
+    told = False
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            if not told:
+                on_wait()
+            told = True
+            await asyncio.sleep(_POLL)
+    try:
+        yield
+    finally:
+        lock.release()
