@@ -110,6 +110,7 @@ class Generate(msgspec.Struct, tag="generate"):
     max_tokens: int | None = None
     stop: list[str] = []
     ignore_eos: bool = False
+    keep_special: bool = False
     shift: bool = True
     truncate: bool = True
     n_keep: int = 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.tiny import TinyModel, prompt
-from pyggml.engine import Engine, EngineConfig, measure
+from pyggml.engine import Engine, EngineConfig, Request, measure
 from pyggml.errors import ContextFullError, ModelError, ParameterError
 from pyggml.sampling import SamplingParams
 
@@ -177,3 +177,10 @@ def test_measure(engine: Engine, bert: TinyModel) -> None:
             measure(engine, **options)
     with Engine(bert.path, EngineConfig(n_threads=1)) as embedder, pytest.raises(ModelError, match="only embeds"):
         measure(embedder, n_prompt=4)
+
+
+def test_control_tokens_come_out_when_asked_for(engine: Engine) -> None:
+    only = SamplingParams(temperature=0, logit_bias={1: 1e6})  # <s>, a control token that ends nothing
+    for keep, text in ((False, ""), (True, "<s><s>")):
+        request = Request(prompt(3), only, max_tokens=2, keep_special=keep)
+        assert engine.run(request).text() == text

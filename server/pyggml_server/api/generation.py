@@ -23,7 +23,7 @@ from pyggml_server.api.metrics import ServerMetrics
 from pyggml_server.api.planning import Plan, Prompt, plan_task, render_task
 from pyggml_server.api.tasks import Chunk, Task
 from pyggml_server.api.tasks import Final as FinalItem
-from pyggml_server.protocol import Done, Generate, GrammarText, Text
+from pyggml_server.protocol import Done, GrammarText, Text
 from pyggml_server.scheduler import LoadProgress, ModelScheduler, Runner
 from pyggml_server.templates import Content, Event, OutputParser, Thinking, ToolCall, output_parser
 
@@ -238,7 +238,7 @@ class _Answer:
         }
         # some models mark calls and thoughts with control tokens
         special = parser is not None and self.prepared.model.renderer.sees_special
-        if special and "keep_special" in Generate.__struct_fields__:
+        if special:
             request["keep_special"] = True
         return request
 

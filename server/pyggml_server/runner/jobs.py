@@ -59,6 +59,7 @@ def create_request(message: Generate, engine: Engine) -> tuple[Request, int]:
             max_tokens=max_tokens,
             stop=message.stop,
             ignore_eos=message.ignore_eos,
+            keep_special=message.keep_special,
             shift=message.shift,
             truncate=message.truncate,
             n_keep=message.n_keep,

@@ -24,6 +24,7 @@ class Request:
         max_tokens: stop after so many; None: when the model ends, or the context is full.
         stop: end before the first of these strings.
         ignore_eos: never choose a token that ends the answer.
+        keep_special: control tokens come out as text, for parsers that look for them; those that end an answer do not.
         shift: when the context is full, forget half of what follows ``n_keep`` and go on; False: stop there.
         truncate: take tokens out of a prompt that is too long, after ``n_keep``; False: refuse it.
         n_keep: tokens at the beginning that shifting and truncating leave alone; -1: the whole prompt.
@@ -40,6 +41,7 @@ class Request:
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     ignore_eos: bool = False
+    keep_special: bool = False
     shift: bool = False
     truncate: bool = False
     n_keep: int = 0

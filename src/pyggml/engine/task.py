@@ -95,7 +95,7 @@ class Task:
         self.arrived = 0.0
         self.draft: list[int] = []
         self._eog = tokenizer.eog_ids
-        self._decoder = StreamDecoder(tokenizer, text_start=False)
+        self._decoder = StreamDecoder(tokenizer, skip_special=not request.keep_special, text_start=False)
         self._stop = StopMatcher(request.stop)
         sampler.accept(self.tokens)
 
