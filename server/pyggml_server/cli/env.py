@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pyggml_server.config import SETTINGS, UNUSED, Config, Host, Setting, find_unused
+from pyggml_server.config import SETTINGS, UNUSED, Config, Host, Setting, find_unused, format_duration
 
 __all__ = ["env"]
 
@@ -40,8 +40,10 @@ def env(as_json: bool, unused: bool) -> None:
 
 def _text(setting: Setting, value: Any) -> str:
     """A value as it could be written into the variable; secrets stay secret."""
-    if value is None:
-        return setting.default
+    if value is None:  # what the default stands for, or no limit
+        return setting.default if setting.parse(setting.default) is None else "0"
+    if isinstance(value, float):
+        return format_duration(value)
     if setting.field == "api_key" and value:
         return "***"
     if isinstance(value, bool):

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -125,6 +128,16 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, scheduler: ModelScheduler) -> None:
         super().__init__(config)
         self._scheduler = scheduler
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but a server that ended because it was told to has ended well: exit status 0."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nobody any more, end what runs, then what uvicorn does."""

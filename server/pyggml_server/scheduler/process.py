@@ -261,9 +261,11 @@ class RunnerProcess:
         else:
             how = f"ended with status {code}"
         message = f"the model's runner process {how}"
-        if words and not (self._stopping and code == 0):
-            message += f": {_gist(self._lines)}"
-        if not self._stopping:
+        if self._stopping:
+            message = "the server is shutting down; the answer is not complete"  # nothing else ends one that is used
+        else:
+            if words:
+                message += f": {_gist(self._lines)}"
             _log.error("runner %d %s%s", self.pid, how, f"; its last words:\n{words}" if words else "")
         self.error = RunnerDiedError(message, last_words=words)
         for channel in list(self._link.channels.values()):

@@ -1,0 +1,137 @@
+"""``pyggml serve`` and the commands that talk to it, in processes of their own."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+TEST_MODELS = Path(os.environ.get("PYGGML_TEST_MODELS") or "~/.cache/pyggml-tests").expanduser()
+PYGGML = (sys.executable, "-m", "pyggml_server.cli.main")
+OPTIONS = {"num_ctx": 256, "num_thread": 1, "temperature": 0}
+
+
+class Server:
+    """A server on a free port."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.environment = os.environ | {
+            "OLLAMA_MODELS": str(TEST_MODELS), "OLLAMA_HOST": "127.0.0.1:0", "OLLAMA_NOPRUNE": "1", **variables,
+        }  # fmt: skip
+        self.log = folder / "serve.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen([*PYGGML, "serve"], env=self.environment, stderr=log)
+        self.url = self._wait(r"listening on (http\S+)")
+        self.environment["OLLAMA_HOST"] = self.url
+        self.client = httpx2.Client(base_url=self.url, timeout=100)
+
+    def _wait(self, pattern: str) -> str:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and self.process.poll() is None:
+            if found := re.search(pattern, self.log.read_text()):
+                return found[1]
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*PYGGML, *arguments], env=self.environment, capture_output=True, text=True, timeout=100)
+
+    def runners(self) -> list[int]:
+        """Process ids of the server's runners."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()] if children.exists() else []
+
+    def close(self) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.close()
+
+
+def gone(pids: list[int], seconds: float = 5) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not any(Path(f"/proc/{pid}/cmdline").exists() and _running(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.model
+def test_ps_stop_and_a_graceful_end(server: Server) -> None:
+    assert server.command("ps").stdout.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+    body = {"model": "smollm2:135m", "options": OPTIONS, "keep_alive": "2h"}
+    assert server.client.post("/api/generate", json=body).json()["done_reason"] == "load"
+    row = server.command("ps").stdout.splitlines()[1]
+    assert re.fullmatch(r"smollm2:135m +[0-9a-f]{12} +\d+ MB +100% CPU +256 +1 hour from now", row)
+
+    assert server.command("stop", "smollm2:135m").returncode == 0
+    assert gone(server.runners())
+    stopped = server.command("stop", "no-such-model")
+    assert (stopped.returncode, stopped.stderr) == (1, 'Error: couldn\'t find model "no-such-model" to stop\n')
+    assert server.command("stop").returncode == 2
+    server.client.post("/api/generate", json=body)
+    assert server.command("stop", "--all").returncode == 0
+    assert server.client.get("/api/ps").json() == {"models": []}
+
+    body |= {"prompt": "Once upon a time", "options": OPTIONS | {"num_predict": 5000}, "raw": True}
+    with server.client.stream("POST", "/api/generate", json=body) as reply:
+        lines = reply.iter_lines()
+        assert json.loads(next(lines))["response"]
+        runners = server.runners()
+        assert runners
+        server.process.send_signal(signal.SIGTERM)
+        last = json.loads(list(lines)[-1])
+    assert "shutting down" in last["error"]
+    assert server.process.wait(30) == 0, server.log.read_text()
+    assert gone(runners)
+
+
+@pytest.mark.model
+def test_runners_do_not_survive_a_killed_server(server: Server) -> None:
+    server.client.post("/api/generate", json={"model": "smollm2:135m", "options": OPTIONS})
+    runners = server.runners()
+    assert runners
+    server.process.kill()
+    server.process.wait()
+    assert gone(runners)
+    found = server.command("ps")
+    assert found.returncode == 1
+    assert "run 'pyggml serve' to start it" in found.stderr
+
+
+def test_what_keeps_the_server_from_starting(tmp_path: Path) -> None:
+    def serve(**variables: str) -> str:
+        found = subprocess.run(
+            [*PYGGML, "serve"], env=os.environ | {"OLLAMA_MODELS": str(tmp_path)} | variables, capture_output=True,
+            text=True, timeout=60,
+        )  # fmt: skip
+        assert found.returncode == 1
+        return found.stderr
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1:{port}" in serve(OLLAMA_HOST=f"127.0.0.1:{port}")
+    assert "OLLAMA_NUM_PARALLEL='many'" in serve(OLLAMA_NUM_PARALLEL="many")
+    assert "PYGGML_TLS_CERTIFICATE" in serve(OLLAMA_HOST="https://127.0.0.1:0")
