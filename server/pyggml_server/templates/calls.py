@@ -121,6 +121,8 @@ class CallParser:
         """Go on with what may be a call, after white space that is left out if it is one."""
         self._gap, self._tag, self._close, self._from, self._start = gap, tag, close, 0, -1
         self._scanner = JsonScanner()
+        # no text passes by the states from here on
+        self._quiet = True
         self._state = self._body
         return rest or None
 

@@ -1,6 +1,7 @@
 """Prompts of one model, whatever its template is written in."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
@@ -59,7 +60,9 @@ class PromptRenderer:
     @cached_property
     def call_format(self) -> CallFormat:
         """The marks around calls in answers."""
-        return find_format(self.writer.source, self.call_shape)
+        found = find_format(self.writer.source, self.call_shape)
+        # a runner may leave control tokens out of the text
+        return replace(found, bare=True) if any(tag in self.facts.controls for tag in found.opens) else found
 
     @cached_property
     def sees_special(self) -> bool:
