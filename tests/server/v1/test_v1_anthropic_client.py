@@ -21,6 +21,7 @@ WEATHER: Any = {
         "type": "object",
         "properties": {"city": {"type": "string", "enum": ["Oslo", "Rome"]}},
         "required": ["city"],
+        "additionalProperties": False,
     },
 }
 
