@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pyggml.errors import ParameterError
 from pyggml.gguf import GGMLType, GGUFFile, GGUFWriter, ModelMetadata, TensorInfo, ValueType
@@ -87,16 +88,16 @@ class _Work:
             n_rows = info.n_elements // n_columns if n_columns else 0
             size = row_size(info.type, n_columns)
 
-            def one(first: int) -> memoryview:
+            def one(first: int) -> npt.NDArray[np.uint8]:
                 n = min(rows, n_rows - first)
                 values = dequantize(data[first * size : (first + n) * size], info.type, n * n_columns)
-                return memoryview(quantize(values.reshape(n, n_columns), wanted))
+                return quantize(values.reshape(n, n_columns), wanted)
 
             starts = range(0, n_rows, rows)
             for batch in range(0, len(starts), 16):
                 part = starts[batch : batch + 16]
                 for first, made in zip(part, self._pool.map(one, part), strict=True):
-                    yield made
+                    yield made.data
                     self._add(min(rows, n_rows - first) * size)
 
         return chunks
