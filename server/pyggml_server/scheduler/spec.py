@@ -83,7 +83,7 @@ def needs_reload(wanted: ModelSpec, had: ModelSpec, loaded: Loaded) -> bool:
         return True
     if new.num_batch is not None and new.num_batch != loaded.n_batch:
         return True
-    pairs = [(new.main_gpu, old.main_gpu), (new.use_mmap, old.use_mmap)]
+    pairs = [(new.main_gpu, old.main_gpu), (new.use_mmap, old.use_mmap is not False)]
     if new.num_gpu is not None and new.num_gpu >= 0:
         pairs.append((new.num_gpu, old.num_gpu))
     if new.num_thread:
