@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,11 +167,14 @@ def test_num_ctx_in_the_body(client: openai.OpenAI) -> None:
             model="smol", messages=long, max_tokens=2, extra_body={"num_ctx": 64, "truncate": False}
         )
     assert caught.value.code == "context_length_exceeded"
+    many: Any = [{"role": "user", "content": f"{number}: name a colour."} for number in range(12)]
     cut = client.chat.completions.create(
-        model="smol", messages=[*USER, *USER, *USER], max_tokens=2, extra_body={"options": {"num_ctx": 64}}
+        model="smol", messages=many, max_tokens=2, extra_body={"options": {"num_ctx": 64}}
     )
-    assert cut.usage is not None
-    assert cut.usage.prompt_tokens <= 64
+    assert cut.usage is not None and cut.usage.prompt_tokens <= 64
+    assert cut.usage.to_dict()["truncated"]["messages"] > 3  # type: ignore[index]
+    whole = client.chat.completions.create(model="smol", messages=many, max_tokens=2)
+    assert whole.usage is not None and "truncated" not in whole.usage.to_dict()
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -348,3 +353,16 @@ def test_who_goes_away_is_not_waited_for(served: Served, streams: bool) -> None:
             return found.status_code
 
     assert asyncio.run(run()) == 200
+
+
+def test_a_runner_that_dies_ends_a_stream_with_an_error(served: Served) -> None:
+    """The error is an event of its own, and the next request finds a new runner."""
+    with served.openai() as client:
+        fields: Any = {"model": "smol-thinks", "messages": USER, "extra_body": {"options": {"ignore_eos": True}}}
+        stream = client.chat.completions.create(max_tokens=3000, stream=True, **fields)
+        next(stream)
+        for runner in served.runners():
+            os.kill(runner, signal.SIGKILL)
+        with pytest.raises(openai.APIError, match="runner"):
+            list(stream)
+        assert client.chat.completions.create(max_tokens=2, **fields).choices

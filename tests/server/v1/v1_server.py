@@ -52,6 +52,12 @@ class Served:
 
     url: str
     store: Store
+    pid: int
+
+    def runners(self) -> list[int]:
+        """Process ids of the server's runners."""
+        table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        return [int(pid) for pid, parent in map(str.split, table.splitlines()) if int(parent) == self.pid]
 
     def openai(self) -> openai.OpenAI:
         """A client that tries once and says what went wrong."""
@@ -95,7 +101,7 @@ def serving(folder: Path, models: Mapping[str, tuple[Path, str | None]]) -> Iter
         server = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         _wait(server, f"http://127.0.0.1:{port}", log)
-        yield Served(f"http://127.0.0.1:{port}", store)
+        yield Served(f"http://127.0.0.1:{port}", store, server.pid)
     finally:
         server.terminate()
         try:
