@@ -100,7 +100,7 @@ class CallParser:
             return None
         before, tag, rest = buffer[: found.start()], found.group(), buffer[found.end() :]
         if tag in self._format.ignored:
-            self._text(before if before.strip() else "", events)
+            self._text(before if before.strip() or not self._quiet else "", events)
             return rest
         text = before.rstrip()
         self._text(text, events)

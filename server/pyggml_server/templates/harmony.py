@@ -35,6 +35,8 @@ class HarmonyParser:
 
     def feed(self, text: str) -> list[Event]:
         """Events that are sure after one more piece."""
+        if not self._held and self._header is None and self._call is None and "<" not in text and text:
+            return [Thinking(text) if self._thinking else Content(text)]
         events: list[Event] = []
         self._held += text
         while self._held and (self._read_header() if self._header is not None else self._read_body(events)):

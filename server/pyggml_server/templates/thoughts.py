@@ -38,11 +38,14 @@ class ThoughtParser:
         self._open, self._close = tags
         self._state = self._fresh if inside else self._seek
         self._held = ""
+        self._plain = False
         self.done = False
         """No more thoughts can come."""
 
     def feed(self, text: str) -> list[Event]:
         """What is sure after one more piece of text."""
+        if self._plain and not self._held and text and self._close[0] not in text and not text[-1].isspace():
+            return [Thinking(text)]
         events: list[Event] = []
         buffer = self._held + text
         self._held = ""
@@ -79,14 +82,14 @@ class ThoughtParser:
     def _fresh(self, buffer: str, events: list[Event]) -> str:
         text = buffer.lstrip()
         if text:
-            self._state = self._inside
+            self._state, self._plain = self._inside, True
         return text
 
     def _inside(self, buffer: str, events: list[Event]) -> str:
         end = buffer.find(self._close)
         if end >= 0:
             text, rest = buffer[:end].rstrip(), buffer[end + len(self._close) :]
-            self._state = self._after
+            self._state, self._plain = self._after, False
         else:
             keep = held_suffix(buffer, self._close)
             text = buffer[: len(buffer) - keep].rstrip()

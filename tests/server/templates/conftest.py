@@ -19,8 +19,7 @@ _HERMES = """\
 </think>
 
 {% endif %}{{ m.content }}
-{%- for call in m.tool_calls %}{% if not loop.first or m.content %}
-{% endif %}<tool_call>
+{%- for call in m.tool_calls %}{% if not loop.first or m.content %}{{ "\\n" }}{% endif %}<tool_call>
 {"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
 </tool_call>{% endfor %}<|im_end|>
 {% endfor %}
