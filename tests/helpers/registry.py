@@ -45,6 +45,8 @@ class Registry:
     owners: dict[str, set[str]] = field(default_factory=dict)
     uploads: dict[str, bytearray] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
+    private: bool = False
+    """A repository shows only the blobs that were sent or lent to it."""
     token: str = ""
     password: str = ""
     realm: str = ""
@@ -154,9 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif rest.startswith("uploads/"):
             self._upload(repository, rest.removeprefix("uploads/"), parse_qs(url.query), headers)
         else:
-            self._blob(rest, headers)
+            self._blob(repository, rest, headers)
 
-    do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = _serve  # noqa: N815 - the names that http.server calls
+    do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = _serve
 
     def _allowed(self, headers: dict[str, str]) -> bool:
         registry, given = self.registry, headers.get("authorization", "")
@@ -186,10 +188,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
 
-    def _blob(self, digest: str, headers: dict[str, str]) -> None:
+    def _blob(self, repository: str, digest: str, headers: dict[str, str]) -> None:
         registry, faults = self.registry, self.registry.faults
         data = registry.blobs.get(digest)
-        if data is None:
+        if data is None or (registry.private and repository not in registry.owners.get(digest, set())):
             self._answer(404, b"{}")
             return
         if registry.cdn and not self.is_cdn and self.command == "GET":
@@ -212,6 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._body()
             source, digest = query.get("from", [""])[0], query.get("mount", [""])[0]
             if digest in registry.blobs and source in registry.owners.get(digest, set()):
+                registry.owners[digest].add(repository)
                 self._answer(201, b"", {"Location": f"/v2/{repository}/blobs/{digest}"})
                 return
             key = f"u{len(registry.uploads)}"

@@ -63,9 +63,9 @@ class Authenticator:
         """
         if challenge.scheme == "basic":
             password = self._password()
-            if password is None or self.header is not None:
+            if password is None:
                 raise TransferError(
-                    f"{self._origin.host}: a user name and a password are needed (or others than those there are): "
+                    f"{self._origin.host}: a user name and a password are needed: "
                     f"put them into {self._settings.docker_config}, as `docker login` does"
                 )
             self.header = f"Basic {password}"

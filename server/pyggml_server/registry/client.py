@@ -56,7 +56,7 @@ async def retry(settings: RegistrySettings, work: Callable[[], Awaitable[Any]]) 
                 raise
         except (httpx2.TransportError, TimeoutError) as error:
             if attempt == settings.attempts - 1 or isinstance(error, httpx2.UnsupportedProtocol):
-                raise TransferError(f"the registry cannot be reached: {describe(error)}") from error
+                raise TransferError(f"{_host(error)} cannot be reached: {describe(error)}") from error
         await asyncio.sleep(settings.backoff * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -132,7 +132,11 @@ class Repository:
         async with self._auth_lock:
             if self._auth.header == used:  # otherwise somebody answered while this one waited
                 await self._auth.answer(self.client, parse_challenge(challenge))
-        return await self._send_once(method, url, headers, content, stream=stream)
+        response = await self._send_once(method, url, headers, content, stream=stream)
+        if response.status_code == 401:
+            await response.aclose()
+            raise RefusedError(f"{self.origin.host}: it does not accept who we say we are", status=401)
+        return response
 
     async def _send_once(
         self,
@@ -208,6 +212,11 @@ class Repository:
                 raise TransferError(f"{url.host}: it redirects to {target.scheme}://{target.host}, which is not safe")
             url = target
         raise TransferError(f"{self.origin.host}: it redirects again and again")
+
+
+def _host(error: Exception) -> str:
+    request = getattr(error, "_request", None)  # the property raises where there is none
+    return request.url.netloc.decode() if isinstance(request, httpx2.Request) else "the registry"
 
 
 async def check(response: httpx2.Response) -> None:

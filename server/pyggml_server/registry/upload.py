@@ -146,9 +146,7 @@ class Upload:
             return url
         joined = url.join(target)
         if joined.scheme not in ("http", "https") or (url.scheme == "https" and joined.scheme == "http"):
-            raise TransferError(
-                f"{url.host}: it wants the upload at {joined.scheme}://{joined.host}: not safe"
-            )
+            raise TransferError(f"{url.host}: it wants the upload at {joined.scheme}://{joined.host}: not safe")
         return joined
 
 

@@ -84,8 +84,8 @@ class RegistryFetcher:
             if layer.size == 0:
                 await asyncio.to_thread(self._store.blobs.add_bytes, b"")
                 return
+            _check_space(path, layer.size)
             state = DownloadState(path, layer.size, self._settings.part_size(layer.size))
-            _check_space(folder, layer.size - state.done)
             # own connections: those of the pull that began this may be closed before others are done
             async with Repository.connect(name, self._settings, insecure=insecure) as repository:
                 await Download(repository, layer.digest, state, progress).run()
@@ -138,10 +138,12 @@ def _hash(path: Path, report: Report) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _check_space(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise StoreError(f"{folder}: {size:,} bytes are needed, {free:,} are free on this disk")
+def _check_space(path: Path, size: int) -> None:
+    """Refuse what cannot fit; also the sizes that a manifest makes up."""
+    present = path.stat().st_blocks * 512 if path.exists() else 0
+    free = shutil.disk_usage(path.parent).free
+    if size > free + present:
+        raise StoreError(f"{path.parent}: {size - present:,} bytes are needed, {free:,} are free on this disk")
 
 
 @asynccontextmanager

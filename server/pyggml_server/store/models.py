@@ -147,6 +147,10 @@ class Store:
             licenses=tuple(texts["license"]),
         )
 
+    def has(self, name: Name) -> bool:
+        """Whether there is a model of that name, looked up without regard to case."""
+        return self.manifests.path(self.manifests.resolve(name)).is_file()
+
     def write_model(
         self,
         name: Name,

@@ -1,8 +1,10 @@
 """Models under way, as the HTTP routes need them: asynchronous, with progress in Ollama's form."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from functools import partial
+from secrets import token_hex
 from typing import Any, Final
 
 from pyggml_server.config import Config
@@ -10,12 +12,14 @@ from pyggml_server.errors import BadRequestError, TransferError
 from pyggml_server.names import Name
 from pyggml_server.registry import RegistrySettings
 from pyggml_server.store.blobs import BlobWriter, parse_digest
+from pyggml_server.store.create import create_model
 from pyggml_server.store.fetch import RegistryFetcher
 from pyggml_server.store.jobs import Jobs, ThreadReport
 from pyggml_server.store.models import Store
 from pyggml_server.store.progress import Progress, Report
 from pyggml_server.store.pull import Puller
 from pyggml_server.store.push import push_model
+from pyggml_server.store.recipe import Recipe
 from pyggml_server.store.sources import FileSource, resolve_source
 
 __all__ = ["Transfers"]
@@ -87,6 +91,30 @@ class Transfers:
             await push_model(self._store, target, settings=self._settings, insecure=insecure, publish=publish)
 
         return _as_json(self._jobs.watch(f"push {insecure} {name}", work))
+
+    async def create(self, request: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Make a model.
+
+        Args:
+            request: The JSON of ``/api/create``. A model that it starts from and that the store lacks is pulled.
+
+        Raises:
+            ServerError: while iterating; the request cannot be served.
+            PyggmlError: while iterating; a file is damaged.
+        """
+        recipe = Recipe.parse(request)
+
+        async def work(publish: Report) -> None:
+            if recipe.base is not None and not await asyncio.to_thread(self._store.has, recipe.base):
+                scheme = "http://" if recipe.base.scheme == "http" else ""
+                text = f"{scheme}{recipe.base.host}/{recipe.base.namespace}/{recipe.base.model}:{recipe.base.tag}"
+                await self._pull(text, insecure=False, publish=publish)
+            await ThreadReport(publish).run(partial(create_model, self._store, recipe))
+
+        # two requests for the same name are two models, so each has a key of its own
+        async with aclosing(_as_json(self._jobs.watch(f"create {token_hex(16)}", work))) as events:
+            async for event in events:
+                yield event
 
     async def add_blob(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
         """Store an upload.

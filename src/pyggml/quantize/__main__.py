@@ -9,9 +9,9 @@ import sys
 import time
 from typing import Any, Final
 
+from pyggml.convert import find_mix
 from pyggml.errors import PyggmlError
 from pyggml.quantize.file import quantize_file
-from pyggml.quantize.mixes import find_mix
 
 _INTERVAL: Final = 0.1
 

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pyggml.convert import Mix, MixModel, choose_types, sort_key
 from pyggml.errors import ParameterError
 from pyggml.gguf import GGMLType, GGUFFile, GGUFWriter, ModelMetadata, TensorInfo, ValueType
-from pyggml.quantize.mixes import Mix, Model, choose_types, sort_key
 from pyggml.tensor import dequantize, quantize, row_size
 
 __all__ = ["quantize_file"]
@@ -107,7 +107,7 @@ class _Work:
         self._progress(self._done, self._total)
 
 
-def _describe(file: GGUFFile) -> Model:
+def _describe(file: GGUFFile) -> MixModel:
     metadata = ModelMetadata(file)
 
     def number(key: str) -> int:
@@ -116,7 +116,7 @@ def _describe(file: GGUFFile) -> Model:
         return int(numbers.flat[0]) if numbers.size else 0
 
     n_head, n_head_kv = number("attention.head_count"), number("attention.head_count_kv")
-    return Model(n_gqa=n_head // n_head_kv if n_head_kv else 1, n_expert=number("expert_count"))
+    return MixModel(n_gqa=n_head // n_head_kv if n_head_kv else 1, n_expert=number("expert_count"))
 
 
 def _check_source(tensors: list[TensorInfo], types: dict[str, GGMLType], *, requantize: bool) -> None:

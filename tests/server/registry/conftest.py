@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.registry import Registry, running_registry
 
+from helpers.registry import Registry, running_registry
 from pyggml.gguf import GGUFWriter
 from pyggml_server.config import Config
 from pyggml_server.registry import RegistrySettings

@@ -14,7 +14,7 @@ from typing import Final
 from pyggml.errors import ParameterError
 from pyggml.gguf import GGMLType, TensorInfo
 
-__all__ = ["MIXES", "Mix", "Model", "choose_types", "find_mix", "sort_key"]
+__all__ = ["MIXES", "Mix", "MixModel", "choose_types", "find_mix", "sort_key"]
 
 _T: Final = GGMLType
 _KEPT: Final = (
@@ -55,7 +55,7 @@ class Mix:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class MixModel:
     """What the rules ask of a model: query heads per key head, and experts."""
 
     n_gqa: int = 1
@@ -98,7 +98,7 @@ def sort_key(name: str) -> tuple[int, bytes]:
     return (int(match[1]) if match else -1, name.encode("utf-8", "surrogateescape"))
 
 
-def choose_types(tensors: Sequence[TensorInfo], mix: Mix, model: Model) -> dict[str, GGMLType]:
+def choose_types(tensors: Sequence[TensorInfo], mix: Mix, model: MixModel) -> dict[str, GGMLType]:
     """The new type of each tensor.
 
     Args:
@@ -134,7 +134,7 @@ class _Rules:
     """The rules, with the counters that they need."""
 
     mix: Mix
-    model: Model
+    model: MixModel
     tensors: Sequence[TensorInfo]
     _tied: bool = True
     _totals: dict[str, int] = field(default_factory=dict)
