@@ -1,12 +1,16 @@
 """Prompts by the Jinja template of a model's file."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from pyggml.chat import ChatTemplate
+from jinja2.exceptions import SecurityError
+
+from pyggml.chat import ChatTemplate, TemplateLimits
 from pyggml.errors import TemplateError
 from pyggml_server.templates.collation import merge_neighbours
 from pyggml_server.templates.messages import Message, ToolCall
@@ -26,14 +30,17 @@ class JinjaWriter:
         source: The template.
         bos: Text of the BOS token.
         eos: Text of the EOS token.
+        limits: What a rendering may use.
 
     Raises:
         TemplateError: it cannot be parsed.
     """
 
-    def __init__(self, source: str, *, bos: str, eos: str) -> None:
+    def __init__(self, source: str, *, bos: str, eos: str, limits: TemplateLimits | None = None) -> None:
         self.source: Final = source
-        self._template: Final = ChatTemplate(source, bos_token=bos, eos_token=eos)
+        self._template: Final = ChatTemplate(source, bos_token=bos, eos_token=eos, limits=limits)
+        # the one that worked last is tried first
+        self._style = _STYLES[0]
 
     def write(
         self,
@@ -49,19 +56,68 @@ class JinjaWriter:
             TemplateError: the template refuses every form of it; the error is that of the first.
         """
         first: TemplateError | None = None
-        for form in _forms(messages):
-            try:
-                return self._template.render(
-                    [_as_json(message) for message in form],
-                    tools=list(tools) or None,
-                    add_generation_prompt=add_generation_prompt,
-                    **_thinking(think),
-                )
-            except TemplateError as error:
-                first = first or error
+        for style in _STYLES if self._style is _STYLES[0] else reversed(_STYLES):
+            for form in _forms(messages):
+                try:
+                    text = self._template.render(
+                        [style.message(message) for message in form],
+                        tools=list(tools) or style.no_tools,
+                        add_generation_prompt=add_generation_prompt,
+                        **_thinking(think),
+                        **style.extra(tools),
+                    )
+                except TemplateError as error:
+                    if isinstance(error.__cause__, SecurityError):
+                        # it went beyond a limit, as it would in every form
+                        raise
+                    first = first or error
+                else:
+                    self._style = style
+                    return text
         if first is None:
             raise TemplateError("there is no form of the conversation to render")
         raise first
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """What templates disagree on.
+
+    Attributes:
+        no_tools: The value of ``tools`` where there are none.
+        text_arguments: Arguments of calls are JSON as text, not objects.
+    """
+
+    no_tools: tuple[()] | None
+    text_arguments: bool
+
+    def extra(self, tools: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """What only templates of the second kind ask for: the functions and the date as text."""
+        if not self.text_arguments:
+            return {}
+        functions = [tool.get("function", tool) for tool in tools]
+        return {"functions": json.dumps(functions, ensure_ascii=False), "datetime": f"{datetime.now():%Y-%m-%d}"}
+
+    def message(self, message: Message) -> dict[str, Any]:
+        """A message as JSON."""
+        value: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.thinking:
+            value |= {"reasoning_content": message.thinking, "thinking": message.thinking}
+        if message.tool_calls:
+            value["tool_calls"] = [self._call(call) for call in message.tool_calls]
+        if message.tool_name:
+            value["name"] = message.tool_name
+        if message.tool_call_id:
+            value["tool_call_id"] = message.tool_call_id
+        return value
+
+    def _call(self, call: ToolCall) -> dict[str, Any]:
+        given = dict(call.arguments)
+        arguments = json.dumps(given, ensure_ascii=False) if self.text_arguments else given
+        return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+_STYLES: Final = (_Style(None, text_arguments=False), _Style((), text_arguments=True))
 
 
 def _thinking(think: bool | str | None) -> dict[str, Any]:
@@ -72,23 +128,6 @@ def _thinking(think: bool | str | None) -> dict[str, Any]:
     if isinstance(think, str):
         variables["reasoning_effort"] = think
     return variables
-
-
-def _as_json(message: Message) -> dict[str, Any]:
-    value: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.thinking:
-        value |= {"reasoning_content": message.thinking, "thinking": message.thinking}
-    if message.tool_calls:
-        value["tool_calls"] = [_call(call) for call in message.tool_calls]
-    if message.tool_name:
-        value["name"] = message.tool_name
-    if message.tool_call_id:
-        value["tool_call_id"] = message.tool_call_id
-    return value
-
-
-def _call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
 
 
 def _forms(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
@@ -153,6 +192,18 @@ def _fold_system(messages: Sequence[Message]) -> list[Message]:
     return others
 
 
+def _without_tools(messages: Sequence[Message]) -> list[Message]:
+    """Calls and results as text, for templates that know no tools."""
+    found = []
+    for message in messages:
+        calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in message.tool_calls]
+        texts = [message.content, *(json.dumps(call, ensure_ascii=False) for call in calls)]
+        role = "user" if message.role == "tool" else message.role
+        content = "\n".join(text for text in texts if text)
+        found.append(replace(message, role=role, content=content, tool_calls=(), tool_call_id=""))
+    return merge_neighbours(found)
+
+
 def _merge(messages: Sequence[Message]) -> list[Message]:
     return merge_neighbours(messages)
 
@@ -162,4 +213,5 @@ _CHANGES: Final[tuple[Callable[[Sequence[Message]], list[Message]], ...]] = (
     _split_calls,
     _merge,
     _fold_system,
+    _without_tools,
 )

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (templates are long lines)
 """Templates in the manner of some families, written for these tests."""
 
 from collections.abc import Callable
@@ -83,6 +84,10 @@ _SOURCES = {
     "llama": _LLAMA,
     "deepseek": _DEEPSEEK,
     "harmony": _HARMONY,
+    "texts": "{% for m in messages %}{{ m.role }} {{ m.content }}{% for c in m.tool_calls %}[{{ c.function.name + ' ' +"
+    " c.function.arguments }}]{% endfor %};{% endfor %}{% for tool in tools %}{{ tool }}{% endfor %}",
+    "strict": "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}"
+    "{% endif %}{{ m.role }}:{{ m.content }};{% endfor %}",
     "plain": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
 }
 

@@ -1,10 +1,12 @@
 """Which template writes a model's prompts, what the model can do, and the prompts themselves."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pyggml.chat import TemplateLimits
 from pyggml.errors import TemplateError
 from pyggml_server.names import Name
 from pyggml_server.store import ModelDetails, StoredModel
@@ -104,8 +106,26 @@ def test_strict_templates_get_a_form_that_they_accept(family: Family) -> None:
     results = [Message("tool", "rg", tool_call_id="x"), Message("tool", "rf", tool_call_id=call.id)]
     text = family("llama").render_chat([Message("user", "Q"), Message("assistant", tool_calls=two), *results]).text
     assert text.index('"f"') < text.index("rf") < text.index('"g"') < text.index("rg")
+    text = family("texts").render_chat([Message("user", "Q"), Message("assistant", tool_calls=[call])]).text
+    assert text == 'user Q;assistant [f {"a": 1}];'
+    text = family("strict").render_chat([Message("system", "S"), *talk[1:], Message("tool", "r")]).text
+    assert text == 'user:S\n\nQ;assistant:{"name": "f", "arguments": {"a": 1}};user:r;'
     with pytest.raises(TemplateError, match="role oracle"):
         family("mistral").render_chat([Message("oracle", "x")])
+
+
+def test_hostile_templates_are_tried_once() -> None:
+    source = (
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}{{ tools }}<tool_call></think>"
+    )
+    facts = ModelFacts(chat_template=source)
+    started = time.process_time()
+    limits = TemplateLimits(steps=20_000)
+    renderer = PromptRenderer(JinjaWriter(source, bos="", eos="", limits=limits), facts)
+    assert renderer.call_shape is None and renderer.call_format.opens == ("<tool_call>",)
+    with pytest.raises(TemplateError, match="steps"):
+        renderer.render_chat([Message("system", "a"), Message("user", "b"), Message("user", "c")])
+    assert time.process_time() - started < 5
 
 
 def test_template_of_a_request(family: Family) -> None:
