@@ -201,9 +201,9 @@ class ModelScheduler:
             ServerBusyError: the request would have to wait, and too many do already.
         """
         entry = self._entries.get(ticket.spec.key)
-        if entry is not None and entry.usable and entry.seat.active < entry.n_parallel:
-            return
         here = sum(other.spec.key == ticket.spec.key for other in self._pending)
+        if entry is not None and not here and self._serves(entry, ticket) and entry.seat.active < entry.n_parallel:
+            return
         here += entry.queued if entry is not None else 0
         if self.n_waiting >= self._config.max_queue or here >= self._config.queue_per_model:
             raise ServerBusyError
@@ -236,19 +236,26 @@ class ModelScheduler:
         entry = self._entries.get(key)
         if entry is None:
             self._start(ticket, position)
-        elif entry.usable and entry.loaded is not None and key not in blocked and not entry.stop_when_idle:
-            if needs_reload(ticket.spec, entry.spec, entry.loaded):
-                blocked.add(key)  # those behind must not keep the model busy for ever
-                ticket.tell(LoadProgress("queued", 0.0, entry.seat.active))
-                if entry.seat.idle:
-                    self._evict(entry)
-            else:
+        elif entry.usable and key not in blocked and not entry.stop_when_idle:
+            if self._serves(entry, ticket):
                 self._grant(ticket, entry)
+                return
+            blocked.add(key)  # those behind must not keep the model busy for ever
+            ticket.tell(LoadProgress("queued", 0.0, entry.seat.active))
+            if entry.seat.idle:
+                self._evict(entry)
         elif entry.seat.state == "loading":
             ticket.loads = True
             ticket.tell(entry.progress)
         else:
             ticket.tell(LoadProgress("queued", 0.0, position))
+
+    @staticmethod
+    def _serves(entry: Entry, ticket: Ticket) -> bool:
+        """Whether a model is loaded in a way that the request can use."""
+        if entry.loaded is None or not entry.usable or entry.stop_when_idle:
+            return False
+        return not needs_reload(ticket.spec, entry.spec, entry.loaded)
 
     def _start(self, ticket: Ticket, position: int) -> None:
         """Begin to load, if there may be one more model."""
