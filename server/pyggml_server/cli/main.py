@@ -18,6 +18,11 @@ COMMANDS: Final = MappingProxyType(
     {
         "run": ("pyggml_server.cli.run:run", "Answer a prompt, or talk to a model."),
         "pull": ("pyggml_server.cli.pull:pull", "Fetch a model into the store."),
+        "push": ("pyggml_server.cli.push:push", "Send a model to a registry."),
+        "create": ("pyggml_server.cli.create:create", "Make a model from a Modelfile."),
+        "cp": ("pyggml_server.cli.cp:copy", "Give a model a second name."),
+        "export": ("pyggml_server.cli.export:export", "Write a model into one archive."),
+        "import": ("pyggml_server.cli.import_:import_archive", "Bring a model out of an archive."),
         "list": ("pyggml_server.cli.list:list_models", "List the models in the store."),
         "show": ("pyggml_server.cli.show:show", "Show what is inside a model."),
         "rm": ("pyggml_server.cli.rm:remove", "Delete models from the store."),

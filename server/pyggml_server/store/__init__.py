@@ -1,7 +1,9 @@
 """The model store in Ollama's layout, and the ways models get into it."""
 
 from pyggml_server.store.blobs import Blob, BlobStore
+from pyggml_server.store.bundle import export_model, import_model
 from pyggml_server.store.details import ModelDetails, describe_gguf, human_bytes, human_count
+from pyggml_server.store.local import add_files, find_files
 from pyggml_server.store.manifests import Layer, Manifest
 from pyggml_server.store.models import ModelEntry, Store, StoredModel
 from pyggml_server.store.pip import PipDownloader, Requirement
@@ -39,9 +41,13 @@ __all__ = [
     "Store",
     "StoredModel",
     "Transfers",
+    "add_files",
     "describe_gguf",
+    "export_model",
+    "find_files",
     "human_bytes",
     "human_count",
+    "import_model",
     "resolve_source",
     "silent",
 ]

@@ -1,0 +1,15 @@
+"""``pyggml push``."""
+
+import click
+
+from pyggml_server.cli.following import follow
+
+__all__ = ["push"]
+
+
+@click.command()
+@click.argument("model")
+@click.option("--insecure", is_flag=True, help="Allow HTTP, and certificates that nobody vouches for.")
+def push(model: str, *, insecure: bool) -> None:
+    """Send a model to the registry that its name tells (HOST/NAMESPACE/MODEL:TAG)."""
+    follow(lambda transfers: transfers.push(model, insecure=insecure))
