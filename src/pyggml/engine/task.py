@@ -42,7 +42,7 @@ class GenerationStats:
         truncated_tokens: how many were taken out because the prompt was too long.
         queue_seconds: from the request to its first batch.
         prompt_seconds: time in batches that read the prompt.
-        eval_tokens: tokens chosen, the end of the answer included.
+        eval_tokens: tokens of the answer, its end included; a grammar left no choice about ``forced_tokens`` of them.
         eval_seconds: time in batches after the first token.
         drafted_tokens: tokens proposed by the drafter; ``accepted_tokens`` of them were right.
         shifts: how often the context was shifted.
@@ -56,6 +56,7 @@ class GenerationStats:
     queue_seconds: float = 0.0
     prompt_seconds: float = 0.0
     eval_tokens: int = 0
+    forced_tokens: int = 0
     eval_seconds: float = 0.0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
@@ -139,6 +140,8 @@ class Task:
             if forced in self._eog:
                 break
             self.matcher.accept(forced)
+            self.stats.eval_tokens += 1
+            self.stats.forced_tokens += 1
             self._emit(forced, None)
         if self.finished:
             return
