@@ -429,7 +429,7 @@ def test_forced_tokens_are_not_sampled(four: Engine) -> None:
     grammar = Grammar.regex("theraininthewin(ter|d)")
     task = four.submit(Request(prompt(5), GREEDY, grammar=grammar, max_tokens=60))
     finish(four, task)
-    assert 10 < task.stats.forced_tokens < task.stats.eval_tokens <= len(task.generated) + 1
+    assert 5 < task.stats.forced_tokens < task.stats.eval_tokens <= len(task.generated) + 1
     assert "".join(piece.text for piece in task.outputs).strip() in {"theraininthewinter", "theraininthewind"}
 
 
