@@ -141,11 +141,10 @@ class _Link(asyncio.Protocol):
 class RunnerProcess:
     """A running runner. :meth:`start` makes one; :meth:`stop` or :meth:`kill` end it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, link: _Link, *, folder: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, link: _Link) -> None:
         """For :meth:`start`."""
         self._process = process
         self._link = link
-        self._folder = folder
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -170,11 +169,9 @@ class RunnerProcess:
         try:
             return await cls._start(command, folder, debug=debug)
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
             raise ModelLoadError(f"the runner process cannot be started: {error}") from error
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # connected or not: nobody needs the path any more
 
     @classmethod
     async def _start(cls, command: Sequence[str], folder: Path, *, debug: int) -> "RunnerProcess":
@@ -191,7 +188,7 @@ class RunnerProcess:
                 stderr=asyncio.subprocess.PIPE,
                 limit=2**20,
             )
-            runner = cls(process, link, folder=folder)
+            runner = cls(process, link)
             try:
                 await runner._greet(link.hello)
             except BaseException:
@@ -271,7 +268,6 @@ class RunnerProcess:
         for channel in list(self._link.channels.values()):
             channel.fail(RunnerDiedError(message, last_words=words))
         self._link.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
         self.ended.set()
         for task in self._tasks:
             if task is not asyncio.current_task():

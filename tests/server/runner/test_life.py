@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,24 @@ def test_no_runner_survives_its_service(loaded: bool, smollm2_path: Path) -> Non
     assert wait_until_gone(pid, 5)
 
 
-def test_the_socket_is_private_and_removed(started: Any) -> None:
-    async def look() -> Path:
-        async with started() as process:
-            folder: Path = process._folder
-            assert folder.stat().st_mode & 0o777 == 0o700
-            return folder
+def test_the_socket_is_private_and_leaves_nothing_behind(
+    script: Any, started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+import os, sys
+path = sys.argv[sys.argv.index("--socket") + 1]
+sys.exit(f"{path} {os.stat(os.path.dirname(path)).st_mode & 0o777:o}")
+"""
 
-    assert not run(look()).exists()
+    async def look() -> str:
+        with pytest.raises(RunnerDiedError) as caught:
+            await RunnerProcess.start(script(source))
+        async with started():  # a service that is killed now could not tidy up
+            assert not list(Path(folder).iterdir())
+        return caught.value.last_words
+
+    with tempfile.TemporaryDirectory() as folder:  # short: paths of sockets have 107 bytes at most
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        path, mode = run(look()).split()
+    assert mode == "700"
+    assert not Path(path).parent.exists()
