@@ -140,6 +140,16 @@ def test_tags_of_thoughts_are_those_around_them() -> None:
     assert GoWriter("{{ range .Messages }}{{ .Content }}{{ end }}").think_tags is None
 
 
+def test_long_conversations_are_within_the_limits() -> None:
+    source = (
+        "{{ range $i, $m := .Messages }}{{ $last := eq (len (slice $.Messages $i)) 1 }}{{ if eq .Role `user` }}{{ .Content }}"
+        "{{ else }}{{ range .ToolCalls }}{{ .Function.Arguments }}{{ end }}{{ end }}{{ if $last }}!{{ end }}{{ end }}"
+    )
+    calls = [ToolCall("x", 0, "f", {"a": 1})] * 3
+    turn = [Message("user", "u"), Message("assistant", tool_calls=calls), Message("tool", "r")]
+    assert write(source, turn * 200) == 'u{"a":1}{"a":1}{"a":1}' * 200 + "!"
+
+
 @pytest.mark.parametrize(
     "source",
     [

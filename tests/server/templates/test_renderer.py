@@ -8,6 +8,7 @@ import pytest
 
 from pyggml.chat import TemplateLimits
 from pyggml.errors import TemplateError
+from pyggml.gguf import GGUFWriter
 from pyggml_server.names import Name
 from pyggml_server.store import ModelDetails, StoredModel
 from pyggml_server.templates import Message, PromptRenderer, ToolCall
@@ -65,6 +66,30 @@ def test_files(smollm2_path: Path, gemma3_path: Path, minilm_path: Path) -> None
     assert seeing.capabilities == {"completion", "vision", "insert"}
 
 
+@pytest.mark.parametrize("prefix_key", ["fim_pre_token_id", "prefix_token_id"])
+def test_facts_of_a_file(tmp_path: Path, prefix_key: str) -> None:
+    writer = GGUFWriter(tmp_path / "m.gguf", architecture="llama")
+    writer.add("tokenizer.ggml.tokens", ["<s>", "</s>", "a", "<pre>", "<suf>", "<mid>", "<tool_call>"])
+    writer.add("tokenizer.ggml.token_type", [3, 3, 1, 3, 3, 3, 4])
+    ids = {"bos_token_id": 0, "eos_token_id": 1, prefix_key: 3, "fim_suf_token_id": 4, "middle_token_id": 5}
+    for key, id in ids.items():
+        writer.add(f"tokenizer.ggml.{key}", id)
+    writer.add("tokenizer.chat_template", "{{ tools }}{{ messages[0].content }}<tool_call></tool_call>")
+    writer.write()
+    renderer = PromptRenderer.for_model(stored(tmp_path / "m.gguf"))
+    facts = renderer.facts
+    assert (facts.architecture, facts.bos, facts.eos, facts.fim) == (
+        "llama",
+        "<s>",
+        "</s>",
+        ("<pre>", "<suf>", "<mid>"),
+    )
+    assert facts.controls == {"<s>": 0, "</s>": 1, "<pre>": 3, "<suf>": 4, "<mid>": 5}
+    assert renderer.capabilities == {"completion", "tools", "insert"}
+    # a tag that is no control token is text for every runner
+    assert not renderer.sees_special
+
+
 @pytest.mark.parametrize(
     ("name", "capabilities", "tags"),
     [
@@ -116,11 +141,11 @@ def test_strict_templates_get_a_form_that_they_accept(family: Family) -> None:
 
 def test_hostile_templates_are_tried_once() -> None:
     source = (
-        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}{{ tools }}<tool_call></think>"
+        "{% for i in range(1000) %}{% for j in range(1000) %}{% endfor %}{% endfor %}{{ tools }}<tool_call></think>"
     )
     facts = ModelFacts(chat_template=source)
     started = time.process_time()
-    limits = TemplateLimits(steps=20_000)
+    limits = TemplateLimits(steps=5_000)
     renderer = PromptRenderer(JinjaWriter(source, bos="", eos="", limits=limits), facts)
     assert renderer.call_shape is None and renderer.call_format.opens == ("<tool_call>",)
     with pytest.raises(TemplateError, match="steps"):
