@@ -70,9 +70,29 @@ def _style(renderer: PromptRenderer) -> dict[str, Any]:
     }
 
 
+_REMARKS: Final = frozenset({"description", "title", "examples", "default", "$comment", "$schema", "$id"})
+_MAPS: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_VALUES: Final = frozenset({"const", "enum"})
+
+
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema of arguments: an object, whatever else it says."""
-    return {**schema, "type": "object"}
+    """A schema of arguments: an object, whatever else it says, without remarks, which can be long."""
+    return {**_slim(schema), "type": "object"}
+
+
+def _slim(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_slim(element) for element in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {}
+    for key, value in schema.items():
+        if key in _MAPS and isinstance(value, Mapping):
+            # the keys are names here
+            found[key] = {name: _slim(inner) for name, inner in value.items()}
+        elif key not in _REMARKS:
+            found[key] = value if key in _VALUES else _slim(value)
+    return found
 
 
 def forced_shape(renderer: PromptRenderer) -> CallShape:

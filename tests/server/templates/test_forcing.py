@@ -153,6 +153,19 @@ def test_go_templates_show_their_calls(vocabulary: Vocabulary) -> None:
     assert calls(renderer, call * 2) == [("get_weather", {"city": "Rom", "days": 1})] * 2
 
 
+def test_remarks_take_no_room(family: Family, vocabulary: Vocabulary) -> None:
+    text = {"type": "string", "description": "long " * 10_000, "enum": ["title", "description"]}
+    schema = {
+        "properties": {"description": text, "at": {"$ref": "#/$defs/p"}},
+        "$defs": {"p": {"type": "integer", "title": "P"}},
+    }
+    tool = {"function": {"name": "f", "parameters": {**schema, "required": ["description", "at"]}}}
+    grammar = tool_choice_grammar(family("plain"), [tool], "required", parallel=False)
+    assert vocabulary.allows(grammar, '{"name": "f", "arguments": {"description": "title", "at": 3}}')
+    assert not vocabulary.allows(grammar, '{"name": "f", "arguments": {"description": "long", "at": 3}}')
+    assert not vocabulary.allows(grammar, '{"name": "f", "arguments": {"description": "title", "at": "x"}}')
+
+
 def test_schemas_of_any_kind_compile(family: Family, vocabulary: Vocabulary) -> None:
     odd = {"name": 'a"b\\', "parameters": {"type": "object", "properties": {"x": {"not": {}}}, "uniqueItems": True}}
     grammar = tool_choice_grammar(family("hermes"), [{"function": odd}], "required", parallel=False)
