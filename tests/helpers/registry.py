@@ -51,6 +51,8 @@ class Registry:
     password: str = ""
     realm: str = ""
     cdn: str = ""
+    hub: dict[str, str] = field(default_factory=dict)
+    """Files of a hub: path → digest. The registry refuses their models, as Hugging Face does with split ones."""
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     token_requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -146,6 +148,16 @@ class _Handler(BaseHTTPRequestHandler):
         if registry.take("unavailable"):
             self._answer(503, b"later")
             return
+        if url.path.startswith("/api/models/"):
+            rows = [{"path": p, "lfs": {"oid": d[7:], "size": len(registry.blobs[d])}} for p, d in registry.hub.items()]
+            half = len(rows) // 2  # two pages
+            second = "cursor" in url.query
+            link = {} if second else {"Link": f'<{registry.url}{url.path}?cursor=2>; rel="next"'}
+            self._answer(200, json.dumps(rows[half:] if second else rows[:half]).encode(), link)
+            return
+        if "/resolve/main/" in url.path:
+            self._blob("", registry.hub[url.path.partition("/resolve/main/")[2]], headers)
+            return
         match = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/(.+)", url.path)
         if match is None:
             self._answer(200 if url.path == "/v2/" else 404, b"{}")
@@ -183,6 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self.registry.manifests[key] = data
             self._answer(201, b"")
+        elif self.registry.hub:
+            self._answer(400, b'{"error":"The specified repository contains sharded GGUF."}')
         elif key in self.registry.manifests:
             self._answer(200, self.registry.manifests[key])
         else:

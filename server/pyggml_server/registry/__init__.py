@@ -2,6 +2,7 @@
 
 from pyggml_server.registry.client import MANIFEST_TYPE, RefusedError, Repository
 from pyggml_server.registry.download import Download, DownloadState
+from pyggml_server.registry.hub import HubFile, find_shards
 from pyggml_server.registry.keys import SigningKey
 from pyggml_server.registry.settings import RegistrySettings
 from pyggml_server.registry.upload import Upload, push_manifest
@@ -10,10 +11,12 @@ __all__ = [
     "MANIFEST_TYPE",
     "Download",
     "DownloadState",
+    "HubFile",
     "RefusedError",
     "RegistrySettings",
     "Repository",
     "SigningKey",
     "Upload",
+    "find_shards",
     "push_manifest",
 ]

@@ -106,17 +106,17 @@ class Download:
 
     Args:
         repository: Where it is.
-        digest: Which one.
+        url: Where exactly; redirects are followed.
         state: What has arrived before.
         progress: Called with the number of bytes that are there.
     """
 
     def __init__(
-        self, repository: Repository, digest: str, state: DownloadState, progress: Callable[[int], None]
+        self, repository: Repository, url: httpx2.URL, state: DownloadState, progress: Callable[[int], None]
     ) -> None:
         self._repository: Final = repository
         self._settings: Final = repository.settings
-        self._url: Final = repository.url(f"blobs/{digest}")
+        self._url: Final = url
         self._state: Final = state
         self._progress: Final = progress
         self._unsaved = 0
@@ -204,17 +204,27 @@ class Download:
     async def _copy(self, response: httpx2.Response, handle: int, part: Part) -> None:
         if response.status_code != 206:
             part.done = 0
-        chunks = response.aiter_raw(_WRITE_BYTES >> 2)
-        while True:
-            async with asyncio.timeout(self._settings.stall):
-                chunk = await anext(chunks, b"")
-            if not chunk:
-                return
-            if part.done + len(chunk) > part.size:
-                raise TransferError(f"{self._url}: it sends more than the {self._state.size} bytes of the manifest")
-            await _write(handle, chunk, part.offset + part.done)
-            part.done += len(chunk)
-            self._note(len(chunk))
+        chunks, pending = response.aiter_raw(), bytearray()
+
+        async def flush() -> None:
+            await _write(handle, bytes(pending), part.offset + part.done)
+            part.done += len(pending)
+            self._note(len(pending))
+            pending.clear()
+
+        try:
+            while True:
+                async with asyncio.timeout(self._settings.stall):
+                    chunk = await anext(chunks, b"")
+                if not chunk:
+                    return
+                if part.done + len(pending) + len(chunk) > part.size:
+                    raise TransferError(f"{self._url}: it sends more than the {self._state.size} bytes of the manifest")
+                pending += chunk
+                if len(pending) >= _WRITE_BYTES:
+                    await flush()
+        finally:
+            await flush()  # what came before a failure counts, too
 
     def _note(self, n: int) -> None:
         self._progress(self._state.done)

@@ -27,6 +27,7 @@ class RegistrySettings:
         backoff: The first pause between attempts; each further one is twice as long.
         stall: How long nothing may arrive before a part is asked for again.
         connect: How long connecting may take.
+        hubs: Hosts that speak Hugging Face's own protocol, too, and serve split models only by that.
     """
 
     key_folder: Path = field(default_factory=lambda: _home(".ollama"))
@@ -38,6 +39,7 @@ class RegistrySettings:
     backoff: float = 1.0
     stall: float = 30.0
     connect: float = 10.0
+    hubs: frozenset[str] = frozenset({"hf.co", "huggingface.co"})
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

@@ -6,18 +6,28 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from filelock import FileLock, Timeout
 
 from pyggml_server.errors import DigestMismatchError, StoreError, TransferError
 from pyggml_server.names import Name
-from pyggml_server.registry import Download, DownloadState, RegistrySettings, Repository
+from pyggml_server.registry import (
+    Download,
+    DownloadState,
+    HubFile,
+    RefusedError,
+    RegistrySettings,
+    Repository,
+    find_shards,
+)
+from pyggml_server.store.create import create_model
 from pyggml_server.store.jobs import Jobs, ThreadReport
 from pyggml_server.store.manifests import Layer, parse_manifest
 from pyggml_server.store.models import Store
 from pyggml_server.store.progress import Progress, Report
+from pyggml_server.store.recipe import Recipe, SourceFile
 
 __all__ = ["RegistryFetcher"]
 
@@ -55,19 +65,40 @@ class RegistryFetcher:
             DigestMismatchError: a blob is not what the manifest says, twice.
         """
         publish(Progress("pulling manifest"))
+        shards = list[HubFile]()
         async with Repository.connect(name, self._settings, insecure=insecure) as repository:
-            data = await repository.fetch_manifest()
+            try:
+                data = await repository.fetch_manifest()
+            except RefusedError as error:
+                if name.host not in self._settings.hubs or "shard" not in str(error).lower():
+                    raise
+                shards = await find_shards(repository)
+        if shards:
+            await self._fetch_shards(name, shards, insecure=insecure, publish=publish)
+            return
         for layer in _layers(name, data):
-            work = partial(self._fetch_blob, name, insecure, layer)
-            async with aclosing(self._blobs.watch(layer.digest, work)) as news:
-                async for progress in news:
-                    publish(progress)
+            await self._watch(name, layer, f"/v2/{name.namespace}/{name.model}/blobs/{layer.digest}", insecure, publish)
         publish(Progress("writing manifest"))
         if await asyncio.to_thread(self._store.write_manifest, name, data):
             publish(Progress("removing unused layers"))
         publish(Progress("success"))
 
-    async def _fetch_blob(self, name: Name, insecure: bool, layer: Layer, publish: Report) -> None:
+    async def _fetch_shards(self, name: Name, shards: list[HubFile], *, insecure: bool, publish: Report) -> None:
+        """Fetch the files of a split model and join them."""
+        for shard in shards:
+            place = f"/{name.namespace}/{name.model}/resolve/main/{shard.path}"
+            await self._watch(name, Layer("", shard.digest, shard.size), place, insecure, publish)
+        files = tuple(SourceFile(PurePosixPath(shard.name), shard.digest) for shard in shards)
+        await ThreadReport(publish).run(partial(create_model, self._store, Recipe(name=name, files=files)))
+        await asyncio.to_thread(self._store.drop_unused, [shard.digest for shard in shards])
+
+    async def _watch(self, name: Name, layer: Layer, place: str, insecure: bool, publish: Report) -> None:
+        work = partial(self._fetch_blob, name, insecure, layer, place)
+        async with aclosing(self._blobs.watch(layer.digest, work)) as news:
+            async for progress in news:
+                publish(progress)
+
+    async def _fetch_blob(self, name: Name, insecure: bool, layer: Layer, place: str, publish: Report) -> None:
         status = f"pulling {layer.digest.removeprefix('sha256:')[:12]}"
 
         def progress(n: int) -> None:
@@ -88,7 +119,7 @@ class RegistryFetcher:
             state = DownloadState(path, layer.size, self._settings.part_size(layer.size))
             # own connections: those of the pull that began this may be closed before others are done
             async with Repository.connect(name, self._settings, insecure=insecure) as repository:
-                await Download(repository, layer.digest, state, progress).run()
+                await Download(repository, repository.origin.copy_with(path=place), state, progress).run()
             publish(Progress("verifying sha256 digest"))
             await self._verify(state, layer)
 

@@ -147,6 +147,11 @@ class Store:
             licenses=tuple(texts["license"]),
         )
 
+    def drop_unused(self, digests: Sequence[str]) -> None:
+        """Delete those of the blobs that no model uses."""
+        with self.lock():
+            self._drop_unreferenced(set(digests))
+
     def has(self, name: Name) -> bool:
         """Whether there is a model of that name, looked up without regard to case."""
         return self.manifests.path(self.manifests.resolve(name)).is_file()

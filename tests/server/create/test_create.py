@@ -15,10 +15,11 @@ from create_builders import write_gguf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convert.checkpoints import write_bert
 from pyggml.gguf import GGUFFile, GGUFWriter
 from pyggml_server.errors import BadRequestError, DigestMismatchError, InvalidNameError, TransferError
 from pyggml_server.names import Name
-from pyggml_server.store import Store
+from pyggml_server.store import Store, add_files, find_files, silent
 from pyggml_server.store.recipe import Recipe
 
 
@@ -240,3 +241,26 @@ def test_prune_leaves_what_is_young_or_used(create, digest, store):
     with pytest.raises(Exception, match="damaged"):
         store.prune()
     assert store.blobs.find(young)
+
+
+def test_safetensors_are_converted(create, store, tmp_path):
+    write_bert(tmp_path / "bert")
+    files = add_files(store, find_files(tmp_path / "bert"), silent)
+    model, statuses = create("bert", files=files)
+    assert "converting model" in statuses
+    assert model.details.family == "bert"
+    (tmp_path / "outside.json").write_text("{}")
+    (tmp_path / "bert" / "tokenizer_config.json").symlink_to(tmp_path / "outside.json")
+    with pytest.raises(BadRequestError, match="insecure path"):
+        find_files(tmp_path / "bert")
+
+
+def test_files_beside_a_modelfile(tmp_path):
+    for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "n-00001-of-00002.gguf", "x.gguf"):
+        (tmp_path / name).touch()
+    assert sorted(find_files(tmp_path / "m-00001-of-00002.gguf")) == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    assert sorted(find_files(tmp_path / "x.gguf")) == ["x.gguf"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(BadRequestError, match=r"no \*.safetensors"):
+        find_files(empty)
