@@ -1,6 +1,7 @@
 """The model store: Ollama's folder of blobs and manifests, seen as models with names."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ __all__ = ["ModelEntry", "Store", "StoredModel"]
 
 # texts of a model are read whole; anything larger is damage or an attack
 _MAX_TEXT: Final = 16 << 20
+# a download that was not touched for a week is not gone on with
+_RESUMABLE_SECONDS: Final = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +251,11 @@ class Store:
             self._drop_unreferenced(old)
 
     def prune(self) -> Sequence[str]:
-        """Delete blobs that no model uses and that are older than an hour; gives their digests.
+        """Delete blobs that no model uses and that are older than an hour, and what was left of downloads a week
+        ago.
+
+        Returns:
+            The digests of the blobs that are gone.
 
         Raises:
             StoreError: a manifest is damaged; what it needs is unknown, so nothing is deleted.
@@ -257,6 +264,7 @@ class Store:
             used = self.manifests.digests()
             removed = self.blobs.drop_unused(used)
             self.manifests.drop_empty_folders()
+            self._drop_old_downloads()
         return removed
 
     @contextmanager
@@ -287,6 +295,13 @@ class Store:
         folder = self.folder / ".pyggml"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def _drop_old_downloads(self) -> None:
+        before = time.time() - _RESUMABLE_SECONDS
+        for path in (self.work_folder() / "downloads").glob("sha256-*"):
+            with suppress(FileNotFoundError):  # another process was faster
+                if path.stat().st_mtime < before:
+                    path.unlink()
 
     def _add_layer(self, media_type: str, data: bytes) -> Layer:
         blob = self.blobs.add_bytes(data)

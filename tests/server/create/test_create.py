@@ -232,7 +232,13 @@ def test_prune_leaves_what_is_young_or_used(create, digest, store):
     for name in (old, digest):
         os.utime(store.blobs.path(name), (past, past))
     (store.manifests.folder / "a" / "b" / "c").mkdir(parents=True)
+    downloads = store.work_folder() / "downloads"
+    downloads.mkdir()
+    for name, age in (("sha256-a", 8 * 86400), ("sha256-b", 86400)):
+        (downloads / name).touch()
+        os.utime(downloads / name, (time.time() - age, time.time() - age))
     assert list(store.prune()) == [old]
+    assert [path.name for path in downloads.iterdir()] == ["sha256-b"]
     assert store.blobs.find(young) and store.blobs.find(digest)
     assert not (store.manifests.folder / "a").exists()
     os.utime(store.blobs.path(young), (past, past))
