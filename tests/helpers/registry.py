@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,12 +104,14 @@ class Registry:
 
 
 @contextlib.contextmanager
-def running_registry(*, cdn_of: Registry | None = None) -> Iterator[Registry]:
+def running_registry(*, cdn_of: Registry | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
     """Serve a registry on a free port until the block ends; with ``cdn_of``, another address of its contents."""
     registry = Registry() if cdn_of is None else cdn_of
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(registry, is_cdn=cdn_of is not None))
     server.daemon_threads = True
-    url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}"
     if cdn_of is None:
         registry.url = url
     else:
