@@ -21,6 +21,7 @@ MANIFEST_TYPE: Final = "application/vnd.docker.distribution.manifest.v2+json"
 _ACCEPT: Final = f"{MANIFEST_TYPE}, application/vnd.oci.image.manifest.v1+json"
 _MAX_MANIFEST: Final = 4 << 20
 _MAX_REDIRECTS: Final = 5
+_CONNECTS: Final = 2
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -55,7 +56,9 @@ async def retry(settings: RegistrySettings, work: Callable[[], Awaitable[Any]]) 
             if not error.temporary or attempt == settings.attempts - 1:
                 raise
         except (httpx2.TransportError, TimeoutError) as error:
-            if attempt == settings.attempts - 1 or isinstance(error, httpx2.UnsupportedProtocol):
+            # where nobody listens, somebody waits for the error
+            enough = _CONNECTS if isinstance(error, httpx2.ConnectError) else settings.attempts
+            if attempt + 1 >= enough or isinstance(error, httpx2.UnsupportedProtocol):
                 raise TransferError(f"{_host(error)} cannot be reached: {describe(error)}") from error
         await asyncio.sleep(settings.backoff * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
