@@ -192,7 +192,8 @@ def _decode(data: bytes) -> str:
 def _commands(lines: list[str]) -> Iterator[Command]:
     i = 0
     while i < len(lines):
-        text, number = lines[i].strip(), i + 1
+        # blanks at the end of the line belong to a text that goes on in the next one
+        text, number = lines[i].lstrip(), i + 1
         i += 1
         if not text or text.startswith("#"):
             continue
@@ -202,7 +203,7 @@ def _commands(lines: list[str]) -> Iterator[Command]:
             raise BadRequestError(
                 f"line {number}: unknown command {text.split()[0][:40]!r}; there are {', '.join(_COMMANDS)}"
             )
-        rest, key = text[len(name) :].strip(), ""
+        rest, key = text[len(name) :].lstrip(), ""
         if name in ("PARAMETER", "MESSAGE"):
             key, rest = _split_key(name, rest, number)
         if not rest:
@@ -210,7 +211,7 @@ def _commands(lines: list[str]) -> Iterator[Command]:
         if rest.startswith('"""'):
             value, i = _read_block(lines, i, rest[3:], number)
         else:
-            value = _unquote(rest, number)
+            value = _unquote(rest.rstrip(), number)
         yield Command(name, value, key, number)
 
 
