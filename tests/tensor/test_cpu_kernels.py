@@ -55,5 +55,5 @@ def test_q4_1_products(n: int, n_in: int, n_out: int) -> None:
         result, weights = ops.mul_mat(w, session.tensor(x)).numpy(), w.numpy().astype(np.float64)
     exact = x.astype(np.float64) @ weights.T
     # Activations are rounded to 8 bits: half a step of each block's largest value, over all of them.
-    step = np.abs(x).max() / 127
-    np.testing.assert_allclose(result.reshape(n, n_out), exact, rtol=0, atol=step * np.sqrt(n_in) * np.abs(weights).max())
+    atol = np.abs(x).max() / 127 * np.sqrt(n_in) * np.abs(weights).max()
+    np.testing.assert_allclose(result.reshape(n, n_out), exact, rtol=0, atol=atol)

@@ -209,7 +209,8 @@ def _render_chat(plan: Plan, messages: Any, model: OpenModel, *, n_ctx: int, tem
         rendered, dropped = model.renderer.render_chat(messages, **arguments), 0
     else:
         count: Callable[[str], int] = lambda text: len(model.tokenizer.encode(text, add_special=False))  # noqa: E731
-        fitted = fit_messages(model.renderer, messages, count=count, n_ctx=n_ctx - model.tokenizer.adds_bos, **arguments)
+        room = n_ctx - model.tokenizer.adds_bos
+        fitted = fit_messages(model.renderer, messages, count=count, n_ctx=room, **arguments)
         rendered, dropped = fitted.prompt, fitted.n_dropped
     return _encode(rendered, model, dropped=dropped)
 
