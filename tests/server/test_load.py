@@ -52,6 +52,7 @@ class Tally:
 
 
 def body_of(client: int) -> dict[str, Any]:
+    ask: dict[str, Any]
     if client % 2:
         ask = {"prompt": "Who are you?", "format": {"type": "regex", "pattern": pattern_of(client)}}
     else:
