@@ -32,7 +32,7 @@ Functions: {{ range .Tools }}{{ . }}
 
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server with ``smol`` (SmolLM2 with a template for tools) and ``minilm``."""
+    """A server with ``smol`` (SmolLM2 with a template for tools; also as ``smol2``) and ``minilm``."""
     with running_server(tmp_path_factory.mktemp("models"), models=("smollm2:135m", "all-minilm")) as server:
         smollm2 = server.store.get(Name.parse("smollm2:135m"))
         params = {"num_ctx": 2048, "num_thread": 1, "seed": 1, "temperature": 0, "num_predict": 64}
@@ -40,6 +40,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         server.store.write_model(
             Name.parse("smol"), model=smollm2.weights, template=TEMPLATE, params={**params, "stop": stops}
         )
+        server.store.copy(Name.parse("smol"), Name.parse("smol2"))
         bert = server.store.get(Name.parse("all-minilm"))
         server.store.write_model(Name.parse("minilm"), model=bert.weights, params={"num_thread": 1})
         yield server

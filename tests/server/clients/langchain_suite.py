@@ -1,20 +1,29 @@
 """langchain's integration tests of chat models and embeddings, with langchain-ollama against our server.
 
 Run by test_langchain.py with a Python of its own: langchain's tests bring pytest plugins. PYGGML_URL says where the
-server listens. What is marked xfail is what the model of 135 million parameters does not do by itself; langchain-ollama
-cannot ask for it either, for it passes no tool choice on.
+server listens. CANNOT lists what the model of 135 million parameters does not do; a listed test that passes is a failure.
 """
 
 import os
 from typing import Any
 
+import pytest
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langchain_ollama import ChatOllama, OllamaEmbeddings
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
 
 URL = os.environ["PYGGML_URL"]
-CALLS_NOTHING = "SmolLM2-135M answers in prose instead of calling a tool, and langchain-ollama sends no tool choice"
+PROSE = "the model answers in prose instead of calling a tool, and langchain-ollama has no tool choice to force it"
+CANNOT = {
+    "test_tool_calling": PROSE,
+    "test_tool_calling_async": PROSE,
+    "test_tool_calling_with_no_arguments": PROSE,
+    "test_bind_runnables_as_tools": PROSE,
+    "test_unicode_tool_call_integration": PROSE,
+    "test_agent_loop": PROSE,
+    "test_json_mode": "asked for any JSON, the model writes JSON, but not with the keys that the prompt names",
+}
 
 
 class TestChat(ChatModelIntegrationTests):
@@ -24,7 +33,8 @@ class TestChat(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": "smol", "base_url": URL}
+        # the penalty ends sentences that the model would repeat for ever inside a text of the schema
+        return {"model": "smol", "base_url": URL, "num_predict": 256, "repeat_penalty": 1.3}
 
     @property
     def has_tool_choice(self) -> bool:
@@ -33,6 +43,18 @@ class TestChat(ChatModelIntegrationTests):
     @property
     def supports_json_mode(self) -> bool:
         return True
+
+    @property
+    def supports_model_override(self) -> bool:
+        return True
+
+    @property
+    def model_override_value(self) -> str:
+        return "smol2"
+
+
+for name, reason in CANNOT.items():
+    setattr(TestChat, name, pytest.mark.xfail(reason=reason)(getattr(ChatModelIntegrationTests, name)))
 
 
 class TestEmbeddings(EmbeddingsIntegrationTests):
