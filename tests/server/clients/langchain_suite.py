@@ -1,8 +1,7 @@
 """langchain's integration tests of chat models and embeddings, with langchain-ollama against our server.
 
-Run by test_langchain.py with a Python of its own: langchain's tests bring pytest plugins. PYGGML_URL says where the
-server listens. CANNOT lists what the model of 135 million parameters does not do; if a listed test passes, that is a failure,
-too.
+Run by test_langchain.py with a Python of its own: langchain's tests bring pytest plugins. PYGGML_URL is the server's
+address. CANNOT lists what the model of 135 million parameters does not do; should it do it once, that is a failure, too.
 """
 
 import os
