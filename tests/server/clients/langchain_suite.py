@@ -1,7 +1,7 @@
 """langchain's integration tests of chat models and embeddings, with langchain-ollama against our server.
 
 Run by test_langchain.py with a Python of its own: langchain's tests bring pytest plugins. PYGGML_URL is the server's
-address. CANNOT lists what the model of 135 million parameters does not do; should it do it once, that is a failure, too.
+address. CANNOT lists what the model of 135 million parameters does not do; if it does after all, that fails too.
 """
 
 import os
