@@ -18,13 +18,13 @@ from pyggml.engine import Engine, EngineConfig
 
 from .goldens import Case, Report, explain, load_embeddings, load_goldens
 
-ALWAYS = ("factual", "long-prose")  # without flash attention; the other prompts add minutes
+ALWAYS = ("factual", "chat", "long-prose")  # the other prompts add minutes
 CASES = [
     pytest.param(
         model,
         case.name,
         flash,
-        marks=[] if flash or case.name in ALWAYS else [pytest.mark.slow],
+        marks=[] if case.name in ALWAYS[: 3 if flash else 1] else [pytest.mark.slow],
         id=f"{model}-{case.name}-{'flash' if flash else 'plain'}",
     )
     for model in ("smollm2", "gemma3-270m")

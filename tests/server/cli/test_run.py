@@ -143,7 +143,7 @@ def test_errors_are_one_line(run: Run, tiny: TinyModel, tiny_bert: Path, tmp_pat
     assert "absent.gguf: No such file" in error(run("run", "./absent.gguf", "hi"))
     assert "absent" in error(run("run", "absent", "hi"))
     assert "bert only embeds" in error(run("run", tiny_bert, "hi"))
-    assert "context holds 4" in error(run("run", tiny.path, "--num-ctx", 4, "hello the end"))
+    assert "do not fit into a context of 4" in error(run("run", tiny.path, "--num-ctx", 4, "hello the end"))
     assert "repeat_last_n" in error(run("run", tiny.path, *QUICK, "hi", "--repeat-last-n", -2))
     assert "V cache needs flash" in error(run("run", tiny.path, "hi", "--no-flash-attn", "--cache-type-v", "q8_0"))
     assert "no device 'TPU'" in error(run("run", tiny.path, "hi", "--device", "TPU")).replace('"', "'")
