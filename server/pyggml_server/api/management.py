@@ -14,6 +14,7 @@ from pyggml_server.api.showing import show_model
 from pyggml_server.errors import BadRequestError, InvalidNameError, ModelNotFoundError
 from pyggml_server.names import Name
 from pyggml_server.store import ModelDetails, ModelEntry
+from pyggml_server.templates import GoTemplate
 
 __all__ = ["copy", "create", "delete", "details_of", "find_blob", "pull", "push", "put_blob", "show", "tags"]
 
@@ -112,6 +113,8 @@ async def create(call: Call) -> Reply:
     body = call.body
     text = body.model or body.name or ""
     _parse(text, "invalid model name")
+    if body.template:
+        await call.state.catalog.run(GoTemplate, body.template)  # said now, and not by the first chat
     request: Mapping[str, Any] = {
         key: value for key, value in msgspec.to_builtins(body).items() if value is not None and key != "stream"
     }

@@ -3,6 +3,7 @@
 from pyggml_server.templates.events import Content, Event, Thinking
 from pyggml_server.templates.fitting import fit_messages
 from pyggml_server.templates.forcing import tool_choice_grammar
+from pyggml_server.templates.go_template import GoTemplate
 from pyggml_server.templates.messages import FittedPrompt, Message, RenderedPrompt, ToolCall
 from pyggml_server.templates.parser import OutputParser, output_parser
 from pyggml_server.templates.renderer import PromptRenderer
@@ -11,6 +12,7 @@ __all__ = [
     "Content",
     "Event",
     "FittedPrompt",
+    "GoTemplate",
     "Message",
     "OutputParser",
     "PromptRenderer",

@@ -97,6 +97,14 @@ def test_create_and_talk(client: ollama.Client) -> None:
     client.delete("pirate")
 
 
+def test_create_refuses_a_broken_template(client: ollama.Client) -> None:
+    with pytest.raises(ollama.ResponseError, match="template") as caught:
+        client.create("broken", from_=MODEL, template="{{ if .System }}never ended")
+    assert caught.value.status_code == 400
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        client.show("broken")
+
+
 def test_blob_and_create_from_file(client: ollama.Client, live: LiveServer, tmp_path: Path) -> None:
     source = live.store.get(Name.parse("minilm")).path
     file = tmp_path / "copy.gguf"
