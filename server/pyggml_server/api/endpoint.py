@@ -1,6 +1,5 @@
 """One request: the handler runs as long as somebody listens; its answer is a document or lines of JSON."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -12,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from pyggml_server.api.errors import message_of, status_of
+from pyggml_server.api.listening import while_listening
 from pyggml_server.api.state import ApiState
 
 __all__ = ["Call", "Document", "Endpoint", "Lines", "Operation", "Reply"]
@@ -105,21 +105,7 @@ class Endpoint:
         if operation.upload:
             await self._serve(operation, request, send)
             return
-        try:
-            await request.body()
-        except ClientDisconnect:
-            return
-        work = asyncio.ensure_future(self._serve(operation, request, send))
-        gone = asyncio.ensure_future(_until_gone(receive))
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not work.done():
-                work.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-        if not work.cancelled():
-            work.result()
+        await while_listening(request, lambda: self._serve(operation, request, send))
 
     async def _serve(self, operation: Operation, request: Request, send: Send) -> None:
         first: Any = None
@@ -187,8 +173,3 @@ async def _send_line(send: Send, encode: Callable[[Any, bytearray], None], buffe
     buffer += b"\n"
     await send({"type": "http.response.body", "body": bytes(buffer), "more_body": True})
     buffer.clear()
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -223,8 +223,7 @@ class Scheduler:
 
     def _batch(self, parts: list[_Part]) -> Batch:
         if len(parts) == 1 and parts[0].n_known == 1 and not parts[0].draft:
-            part = parts[0]
-            return _single(part)
+            return _single(parts[0])
         tokens: list[int] = []
         positions, seq_ids, outputs = [], [], []
         for part in parts:

@@ -1,6 +1,5 @@
 """One request on one connection: the handler runs as long as somebody listens."""
 
-import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -8,10 +7,11 @@ from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from pyggml_server.api.errors import message_of, status_of
+from pyggml_server.api.listening import while_listening
 from pyggml_server.api.v1.errors import anthropic_error, field_of, openai_error
 
 __all__ = ["AnthropicForm", "Endpoint", "ErrorForm", "Frames", "Handler", "OpenAIForm", "describe"]
@@ -92,21 +92,7 @@ class Endpoint:
         """Serve one request."""
         request = Request(scope, receive)
         form = self._form()
-        try:
-            await request.body()
-        except ClientDisconnect:
-            return
-        work = asyncio.ensure_future(self._serve(request, form, send))
-        gone = asyncio.ensure_future(_until_gone(receive))
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not work.done():
-                work.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-        if not work.cancelled():
-            work.result()
+        await while_listening(request, lambda: self._serve(request, form, send))
 
     async def _serve(self, request: Request, form: ErrorForm, send: Send) -> None:
         try:
@@ -151,8 +137,3 @@ def describe(error: Exception) -> tuple[int, str]:
     if status == 500:
         _log.error("a request to /v1 failed", exc_info=error)
     return status, message_of(error)
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
