@@ -1,5 +1,6 @@
 """llama.cpp's own test vectors: every vocabulary file that comes with expected ids."""
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from pyggml.gguf import GGUFFile
 from pyggml.tokenizer import StreamDecoder, Tokenizer
 
+from . import vocabs
 from .vocabs import VocabsMissing, vocab_folder
 
 pytestmark = pytest.mark.model
@@ -40,6 +42,17 @@ def read_vectors(folder: Path, name: str) -> list[tuple[str, list[int]]]:
     # The file of inputs ends with a separator.
     assert len(inputs) - 1 <= len(outputs) <= len(inputs) and len(outputs) >= 46
     return [(text, [int(id) for id in line.split()]) for text, line in zip(inputs, outputs, strict=False)]
+
+
+def test_what_the_build_downloaded_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """77 MB are not fetched twice; a file of that name that is another is not taken."""
+    monkeypatch.setattr(vocabs, "SHA256", hashlib.sha256(b"the archive").hexdigest())
+    assert vocabs.kept_download(tmp_path / "nothing") is None
+    archive = tmp_path / "llama_cpp_python-0.3.36.tar.gz"
+    archive.write_bytes(b"the archi")
+    assert vocabs.kept_download(tmp_path) is None
+    archive.write_bytes(b"the archive")
+    assert vocabs.kept_download(tmp_path) == archive
 
 
 def test_no_vector_is_left_out(folder: Path) -> None:

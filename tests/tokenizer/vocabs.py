@@ -1,9 +1,11 @@
 """Brings llama.cpp's vocabulary files and chat templates into the test cache, once.
 
-They are part of the source distribution of ``llama-cpp-python``; pip fetches it from whatever index it is set up for
-and checks the hash. Run ``python tests/tokenizer/vocabs.py`` to do it ahead of the tests.
+They are part of the source distribution of ``llama-cpp-python``, from which ggml comes, too: if the build left it in
+``vendor/ggml/download``, it is taken from there. Else pip fetches it from whatever index it is set up for. The hash is
+checked. Run ``python tests/tokenizer/vocabs.py`` to do it ahead of the tests.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -12,9 +14,9 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
-REQUIREMENT = (
-    "llama-cpp-python==0.3.36 --hash=sha256:832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e\n"
-)
+SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+REQUIREMENT = f"llama-cpp-python==0.3.36 --hash=sha256:{SHA256}\n"
+BUILD_DOWNLOADS = Path(__file__).resolve().parents[2] / "vendor/ggml/download"
 _MODELS = "vendor/llama.cpp/models"
 
 
@@ -38,10 +40,19 @@ def vocab_folder() -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             fresh = Path(scratch) / "vocabs"
-            _extract(_download(Path(scratch)), fresh)
+            _extract(kept_download(BUILD_DOWNLOADS) or _download(Path(scratch)), fresh)
             if not folder.is_dir():
                 fresh.rename(folder)
     return folder
+
+
+def kept_download(folder: Path) -> Path | None:
+    """The archive, if ``folder`` holds it whole and unchanged."""
+    for path in folder.glob("llama_cpp_python-*.tar.gz"):
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == SHA256:
+                return path
+    return None
 
 
 def _download(scratch: Path) -> Path:
