@@ -433,6 +433,22 @@ def test_forced_tokens_are_not_sampled(four: Engine) -> None:
     assert "".join(piece.text for piece in task.outputs).strip() in {"theraininthewinter", "theraininthewind"}
 
 
+def test_forced_tokens_have_logprobs_where_asked_for(four: Engine) -> None:
+    grammar = Grammar.regex("theraininthewin(ter|d)")
+    fast, told = (
+        four.submit(Request(prompt(5), GREEDY, grammar=grammar, max_tokens=60, logprobs=wanted)) for wanted in (None, 2)
+    )
+    finish(four, fast, told)
+    assert told.generated == fast.generated
+    assert told.stats.eval_tokens == fast.stats.eval_tokens and told.stats.forced_tokens >= fast.stats.forced_tokens > 5
+    pieces = [piece for piece in told.outputs if piece.token is not None]
+    assert [piece.logprobs.token for piece in pieces if piece.logprobs] == told.generated
+    cut = four.submit(Request(prompt(5), GREEDY, grammar=grammar, max_tokens=4))
+    finish(four, cut)
+    assert cut.stats.finish_reason == "length" and cut.generated == fast.generated[:4]
+    assert fast.stats.eval_seconds > 0
+
+
 def test_a_grammar_with_drafts(four: Engine) -> None:
     grammar = Grammar.regex("(therainin){3}(the|he)")
     plain = four.submit(Request(prompt(5), GREEDY, grammar=grammar, max_tokens=80))

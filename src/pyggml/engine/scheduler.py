@@ -269,7 +269,10 @@ class Scheduler:
                 self._answer(part, rows[row : row + n])
                 row += n
                 touched.append(task)
-        metrics.sample_seconds += time.perf_counter() - computed
+        chosen = time.perf_counter() - computed
+        metrics.sample_seconds += chosen
+        for task in touched:
+            task.stats.eval_seconds += chosen
         return touched
 
     def _compute(self, batch: Batch, parts: list[_Part]) -> Floats | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,7 @@ __all__ = ["GenerationStats", "Piece", "Task"]
 class Piece:
     """One generated token and the text that it completes (empty while a character is unfinished).
 
-    ``token`` is None for the last piece, when text was held back until the end. ``logprobs`` is there when asked for,
-    except for tokens that a grammar left no choice about.
+    ``token`` is None for the last piece, when text was held back until the end. ``logprobs`` is there when asked for.
     """
 
     token: int | None
@@ -43,7 +43,7 @@ class GenerationStats:
         queue_seconds: from the request to its first batch.
         prompt_seconds: time in batches that read the prompt.
         eval_tokens: tokens of the answer, its end included; a grammar left no choice about ``forced_tokens`` of them.
-        eval_seconds: time in batches after the first token.
+        eval_seconds: time in batches after the first token, and for choosing tokens.
         drafted_tokens: tokens proposed by the drafter; ``accepted_tokens`` of them were right.
         shifts: how often the context was shifted.
         finish_reason: ``stop`` (the model ended, a stop string, a complete grammar), ``length`` (``max_tokens`` or the
@@ -95,6 +95,8 @@ class Task:
         self.cancelled = False
         self.arrived = 0.0
         self.draft: list[int] = []
+        # what the model thinks of a token is known only where it is computed
+        self._one_by_one = matcher is not None and request.logprobs is not None
         self._eog = tokenizer.eog_ids
         self._decoder = StreamDecoder(tokenizer, skip_special=not request.keep_special, text_start=False)
         self._stop = StopMatcher(request.stop)
@@ -121,11 +123,21 @@ class Task:
 
     def choose(self, logits: npt.NDArray[np.float32]) -> int:
         """The next token, by the request's parameters and grammar."""
+        if self._one_by_one:
+            forced = next(iter(self._forced()), None)
+            if forced is not None:
+                self.stats.forced_tokens += 1
+                return forced
         mask = None if self.matcher is None else self.matcher.mask()
         return self.sampler.sample(logits, mask=mask)
 
+    def _forced(self) -> list[int]:
+        """Tokens about which the grammar leaves no choice now."""
+        tokens = [] if self.matcher is None else self.matcher.forced()
+        return list(takewhile(lambda token: token not in self._eog, tokens))
+
     def accept(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
-        """Take a chosen token, and those that a grammar forces after it."""
+        """Take a chosen token, and those that a grammar forces after it, unless each needs its log-probability."""
         self.stats.eval_tokens += 1
         if token in self._eog:
             self.finish("stop")
@@ -134,11 +146,9 @@ class Task:
         if self.matcher is None or self.finished:
             return
         self.matcher.accept(token)
-        for forced in self.matcher.forced():
+        for forced in () if self._one_by_one else self._forced():
             if self.finished:
                 return
-            if forced in self._eog:
-                break
             self.matcher.accept(forced)
             self.stats.eval_tokens += 1
             self.stats.forced_tokens += 1
