@@ -16,7 +16,7 @@ from pyggml_server.api.schema import ChatRequest, GenerateRequest, InMessage
 from pyggml_server.api.tasks import ChatTask, Chunk, Final, PromptTask, Settings, Task
 from pyggml_server.config import KeepAlive
 from pyggml_server.errors import BadRequestError, CapabilityError
-from pyggml_server.scheduler import LoadProgress
+from pyggml_server.scheduler import LoadProgress, ModelKey
 from pyggml_server.templates import Message, ToolCall
 
 __all__ = ["chat", "generate", "messages_of", "parse_keep_alive"]
@@ -172,7 +172,7 @@ async def _load(call: Call, body: Body, writer: Writer, *, verb: str) -> Documen
     keep_alive = parse_keep_alive(body.keep_alive)
     if keep_alive is not None and keep_alive.seconds == 0:
         stored = await state.catalog.find(body.model or "")
-        await state.scheduler.unload(stored.digest)
+        await state.scheduler.unload(ModelKey(stored.path, stored.adapters, stored.projectors))
         return Document(writer.empty("unload"))
     model = await state.catalog.open(body.model or "")
     if not model.can("completion"):

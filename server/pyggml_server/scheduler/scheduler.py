@@ -149,14 +149,19 @@ class ModelScheduler:
         """Requests that wait, for a model to load or for a sequence of it."""
         return len(self._pending) + sum(entry.queued for entry in self._entries.values())
 
-    async def unload(self, digest_or_name: str) -> bool:
+    async def unload(self, model: str | ModelKey) -> bool:
         """Put a model away, at once or when its last request has ended.
+
+        Args:
+            model: Its files, whatever the name that they were loaded under; or a digest or name that was asked for.
 
         Returns:
             whether it was in memory.
         """
-        wanted = digest_or_name.lower()
-        found = [entry for entry in self._entries.values() if wanted in entry.names]
+        if isinstance(model, ModelKey):
+            found = [entry for key, entry in self._entries.items() if key == model]
+        else:
+            found = [entry for entry in self._entries.values() if model.lower() in entry.names]
         await self._put_away(found)
         return bool(found)
 

@@ -18,7 +18,6 @@ def lines(response: httpx2.Response) -> list[dict[str, Any]]:
 
 def unload(http: httpx2.Client) -> None:
     """Models of the same file share a runner, which is named after the one that came first."""
-    http.post("/api/generate", json={"model": MODEL})
     http.post("/api/generate", json={"model": MODEL, "keep_alive": 0})
 
 
@@ -96,7 +95,8 @@ def test_load_and_unload(http: httpx2.Client) -> None:
     loaded = http.post("/api/generate", json={"model": MODEL}).json()
     assert (loaded["done"], loaded["done_reason"], loaded["response"]) == (True, "load", "")
     assert f"{MODEL}:latest" in [m["name"] for m in http.get("/api/ps").json()["models"]]
-    gone = http.post("/api/chat", json={"model": MODEL, "keep_alive": 0}).json()
+    # another name of the same weights will do
+    gone = http.post("/api/chat", json={"model": "thinks", "keep_alive": 0}).json()
     assert (gone["done_reason"], gone["message"]) == ("unload", {"role": "assistant", "content": ""})
     assert f"{MODEL}:latest" not in [m["name"] for m in http.get("/api/ps").json()["models"]]
 
@@ -145,13 +145,12 @@ def test_logit_bias_acts(http: httpx2.Client) -> None:
 
 def test_seed(http: httpx2.Client) -> None:
     def answer(seed: int) -> str:
-        # a fresh process computes the same batches: what is cached changes their shapes, and so the last bits
-        http.post("/api/generate", json={"model": MODEL, "keep_alive": 0})
         options = {"temperature": 1.5, "num_predict": 6, "top_k": 0, "seed": seed}
         body = {"model": MODEL, "prompt": "I like my", "raw": True, "stream": False, "options": options}
         text: str = http.post("/api/generate", json=body).json()["response"]
         return text
 
+    answer(4)  # what is cached changes the shapes of batches, and so the last bits: from now on it is the same
     assert answer(5) == answer(5) != answer(6)
 
 
@@ -184,6 +183,20 @@ def test_formats(http: httpx2.Client, format: Any, check: Any) -> None:
     answer = http.post("/api/chat", json=body).json()
     assert answer["done_reason"] == "stop"
     assert check(answer["message"]["content"]) is not False
+
+
+def test_tokens_that_a_grammar_forces_count(http: httpx2.Client) -> None:
+    choice = {"type": "choice", "choices": ["Teal is a colour between blue and green, and there is no more to say."]}
+    body = {"model": MODEL, "messages": ASK, "format": choice, "stream": False}
+    plain = http.post("/api/chat", json={**body, "options": {"num_predict": 40}}).json()
+    assert (plain["message"]["content"], plain["done_reason"]) == (choice["choices"][0], "stop")
+    assert plain["eval_count"] > 10
+    assert plain["eval_duration"] > 0
+    told = http.post("/api/chat", json={**body, "options": {"num_predict": 40}, "logprobs": True}).json()
+    assert told["eval_count"] == len(told["logprobs"]) == plain["eval_count"]
+    assert "".join(entry["token"] for entry in told["logprobs"]) == choice["choices"][0]
+    cut = http.post("/api/chat", json={**body, "options": {"num_predict": 5}}).json()
+    assert (cut["eval_count"], cut["done_reason"]) == (5, "length")
 
 
 def test_truncation_is_reported_and_can_be_refused(http: httpx2.Client) -> None:

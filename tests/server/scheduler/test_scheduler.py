@@ -83,6 +83,7 @@ def test_a_model_is_loaded_once_and_shared(make_config: MakeConfig, smollm2: Mod
             assert told[0].status == "starting"
             assert told[-1] == LoadProgress("ready", 1.0, 0)
             assert LoadProgress("loading", 1.0) in told
+            assert not await scheduler.unload(replace(smollm2, adapters=(smollm2.path,)).key)
             assert await scheduler.unload("OTHER")
             assert scheduler.loaded() == []
             assert not alive(pid)
