@@ -56,9 +56,12 @@ def write_bert(checkpoint: Checkpoint, writer: GGUFWriter) -> None:
         TokenizerError: the vocabulary is missing or does not fit.
     """
     _check_variant(checkpoint)
-    n_layers = checkpoint.integer("num_hidden_layers")
+    n_layers = checkpoint.layers()
     _add_metadata(checkpoint, writer, n_layers=n_layers)
-    vocabulary = read_wordpiece(checkpoint, n_vocab=checkpoint.integer("vocab_size"))
+    n_vocab = checkpoint.integer("vocab_size")
+    if not any(tensor.shape[:1] == (n_vocab,) for tensor in checkpoint.tensors.values()):
+        raise ModelError(f"{checkpoint.folder}: vocab_size is {n_vocab}; no tensor has so many rows")
+    vocabulary = read_wordpiece(checkpoint, n_vocab=n_vocab)
     _add_vocabulary(writer, vocabulary)
     if _ranks(checkpoint):
         _add_pair_rules(writer, vocabulary)
@@ -80,8 +83,6 @@ def _ranks(checkpoint: Checkpoint) -> bool:
 
 
 def _add_metadata(checkpoint: Checkpoint, writer: GGUFWriter, *, n_layers: int) -> None:
-    name = str(checkpoint.config.get("_name_or_path") or checkpoint.folder.name)
-    writer.add("general.name", name.rstrip("/").rpartition("/")[2])
     writer.add("general.file_type", _FILE_TYPE_F16)
     writer.add("bert.block_count", n_layers)
     for key, field in (

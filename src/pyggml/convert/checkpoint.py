@@ -25,8 +25,11 @@ class Checkpoint(Closing):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder: Final = Path(folder)
-        self.config: Final[dict[str, Any]] = self.json("config.json")
-        """``config.json``."""
+        whole = self.json("config.json")
+        text = whole.get("text_config")
+        inner = {key: value for key, value in text.items() if key != "architectures"} if isinstance(text, dict) else {}
+        self.config: Final[dict[str, Any]] = {**whole, **inner}
+        """``config.json``; of a model with several parts, what it says about text is put over the rest."""
         self._stack = ExitStack()
         self._owners: dict[str, SafetensorsFile] = {}
         try:
@@ -67,17 +70,34 @@ class Checkpoint(Closing):
             raise MissingTensorError(f"{self.folder}: the tensor {name!r} is missing")
         return self._owners[name].numpy(name)
 
+    def raw(self, name: str) -> np.ndarray:
+        """A tensor as :meth:`numpy` gives it, but BF16 as its bits, in uint16."""
+        if name not in self._owners:
+            raise MissingTensorError(f"{self.folder}: the tensor {name!r} is missing")
+        return self._owners[name].raw(name)
+
     def integer(self, key: str, *, default: int | None = None) -> int:
-        """A positive integer of ``config.json``."""
-        value = self.config.get(key, default)
-        if type(value) is not int or value <= 0:
+        """A positive integer of ``config.json``; null counts as absent."""
+        value = default if self.config.get(key) is None else self.config[key]
+        if type(value) is not int or not 0 < value < 1 << 31:
             raise ModelError(f"{self.folder / 'config.json'}: {key!r} is {value!r}, a positive integer is needed")
         return value
 
+    def layers(self, key: str = "num_hidden_layers") -> int:
+        """The number of layers; each must have tensors."""
+        n = self.integer(key)
+        if n > len(self._owners):
+            raise ModelError(f"{self.folder}: {n} layers cannot lie in {len(self._owners)} tensors")
+        return n
+
     def number(self, key: str, *, default: float | None = None) -> float:
-        """A number of ``config.json``."""
-        value = self.config.get(key, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
+        """A finite number of ``config.json``; null counts as absent."""
+        value = default if self.config.get(key) is None else self.config[key]
+        return self.checked_number(value, key)
+
+    def checked_number(self, value: Any, key: str) -> float:
+        """A value of ``config.json`` as a number."""
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < 1e38:
             raise ModelError(f"{self.folder / 'config.json'}: {key!r} is {value!r}, a number is needed")
         return float(value)
 
@@ -111,8 +131,9 @@ class Checkpoint(Closing):
     def _weight_paths(self) -> list[Path]:
         # the index decides where there is one: other weights may lie beside it
         if self.has("model.safetensors.index.json"):
-            names = set(self.json("model.safetensors.index.json").get("weight_map", {}).values())
-            if not all(isinstance(n, str) and Path(n).name == n for n in names):
+            weight_map = self.json("model.safetensors.index.json").get("weight_map")
+            names = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
+            if not all(Path(n).name == n for n in names):
                 raise ModelError(f"{self.folder}: the index of weights points outside the folder")
             paths = [self.folder / name for name in sorted(names)]
         elif self.has("model.safetensors"):

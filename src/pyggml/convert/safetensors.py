@@ -90,15 +90,23 @@ class SafetensorsFile(Closing):
             KeyError: no tensor has that name.
             ClosedError: the file was closed.
         """
+        array = self.raw(name)
+        if self.tensors[name].dtype == "BF16":
+            return (array.astype(np.uint32) << 16).view(np.float32)
+        return array
+
+    def raw(self, name: str) -> np.ndarray:
+        """A tensor as an array of its own; BF16 as its bits, in uint16.
+
+        Raises:
+            KeyError: no tensor has that name.
+            ClosedError: the file was closed.
+        """
         if self._map.closed:
             raise ClosedError(f"{self.path}: the file was closed")
         info = self.tensors[name]
-        dtype = np.dtype(_DTYPES[info.dtype])
-        raw = self._map[info.start : info.start + info.n_bytes]
-        flat = np.frombuffer(raw, dtype)
-        if info.dtype == "BF16":
-            flat = (flat.astype(np.uint32) << 16).view(np.float32)
-        return flat.reshape(info.shape)
+        data = self._map[info.start : info.start + info.n_bytes]
+        return np.frombuffer(data, np.dtype(_DTYPES[info.dtype])).reshape(info.shape)
 
     def close(self) -> None:
         """Unmap the file; arrays given out are copies and stay valid."""
