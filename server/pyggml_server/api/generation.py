@@ -25,7 +25,17 @@ from pyggml_server.api.tasks import Chunk, Task
 from pyggml_server.api.tasks import Final as FinalItem
 from pyggml_server.protocol import Done, GrammarText, Text
 from pyggml_server.scheduler import LoadProgress, ModelScheduler, Runner
-from pyggml_server.templates import Content, Event, OutputParser, Thinking, ToolCall, output_parser
+from pyggml_server.templates import (
+    Content,
+    Event,
+    OutputParser,
+    Prelude,
+    Thinking,
+    ToolCall,
+    answer_opening,
+    open_prelude,
+    output_parser,
+)
 
 __all__ = ["Generator", "Prepared"]
 
@@ -146,28 +156,43 @@ class _Answer:
 
     async def items(self) -> AsyncGenerator[Chunk | FinalItem, None]:
         """The chunks of one or two passes, and the end."""
-        prompt, grammar = self.prepared.prompt, self.prepared.plan.grammar
-        # a grammar must not hold back the thoughts: they are written first, without it
-        thoughts = _Thoughts() if grammar is not None and self.prepared.thinks else None
-        first = self._pass(prompt.tokens, None if thoughts else grammar, thoughts)
-        async with aclosing(first) as chunks:
-            async for chunk in chunks:
-                yield chunk
-        if thoughts is not None and (thoughts.finished or self.done.reason != "length"):
-            text = prompt.text + thoughts.closed(self.prepared)
-            tokens = self.prepared.model.tokenizer.encode(text, add_special=prompt.add_special)
-            async with aclosing(self._pass(tokens, grammar, None)) as chunks:
+        prepared = self.prepared
+        plan, renderer, text = prepared.plan, prepared.model.renderer, prepared.prompt.text
+        prelude, opening = None, ""
+        if plan.grammar is not None and prepared.thinks:
+            # a grammar must not hold back the thoughts: they are written first, without it
+            prelude = open_prelude(renderer, text, calls=plan.calls)
+            async with aclosing(self._pass(prepared.prompt.tokens, None, prelude=prelude)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            opening = prelude.closed()
+        elif plan.grammar is not None and text:
+            opening = answer_opening(renderer, text, calls=plan.calls)
+        if prelude is None or prelude.finished or self.done.reason != "length":
+            tokens = self._encode(text + opening) if prelude or opening else prepared.prompt.tokens
+            opened = prelude is not None or bool(opening)
+            async with aclosing(self._pass(tokens, plan.grammar, opened=opened)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         final = self._final()
         self.prepared.metrics.record(self.prepared.model.stored.name.display, final)
         yield final
 
+    def _encode(self, text: str) -> list[int]:
+        return self.prepared.model.tokenizer.encode(text, add_special=self.prepared.prompt.add_special)
+
     async def _pass(
-        self, tokens: list[int], grammar: GrammarText | None, thoughts: "_Thoughts | None"
+        self, tokens: list[int], grammar: GrammarText | None, *, prelude: Prelude | None = None, opened: bool = False
     ) -> AsyncGenerator[Chunk, None]:
-        """One stream of the runner, parsed. With ``thoughts``, it ends where the answer proper begins."""
-        parser = self._parser(forced=grammar is not None)
+        """One stream of the runner, parsed.
+
+        Args:
+            tokens: The prompt.
+            grammar: What binds it.
+            prelude: It ends where the answer proper begins.
+            opened: It begins with the answer proper.
+        """
+        parser = self._parser(prelude=prelude is not None, opened=opened)
         started, first, seen = time.monotonic_ns(), 0, 0
         held = Chunk()
         self.passes += 1
@@ -179,20 +204,20 @@ class _Answer:
                 first = first or time.monotonic_ns()
                 seen += len(message.tokens)
                 events = parser.feed(message.text) if parser is not None else None
-                if thoughts is not None and events is not None:
-                    events = thoughts.take(message.text, events)
+                if prelude is not None and events is not None:
+                    events = prelude.take(message.text, events)
                 chunk = _chunk(held, message, events)
                 if chunk is not None:
                     held = Chunk()
                     self._limit_calls(chunk)
                     yield chunk
-                if (thoughts is not None and thoughts.finished) or self._enough():
+                if (prelude is not None and prelude.finished) or self._enough():
                     self._count(self._cut_short(len(tokens), seen, started, first))
                     return
         if parser is not None:
-            events = parser.finish()
-            if thoughts is not None:
-                events = thoughts.take("", events)
+            events = parser.finish(cut=self.done.reason == "length" or self.done.stop_string is not None)
+            if prelude is not None:
+                events = prelude.take("", events)
             chunk = _chunk(held, None, events)
         else:
             chunk = held if held.tokens else None
@@ -200,19 +225,17 @@ class _Answer:
             self._limit_calls(chunk)
             yield chunk
 
-    def _parser(self, *, forced: bool) -> OutputParser | None:
+    def _parser(self, *, prelude: bool, opened: bool) -> OutputParser | None:
         """None where text is the answer as it stands."""
         plan, prepared = self.prepared.plan, self.prepared
-        second = self.passes > 0
-        if second and not plan.tools:
-            return None
-        think = None if second or (forced and not plan.think) else plan.think
-        if not plan.tools and not prepared.model.can("thinking"):
+        # calls in a prelude are not made: it ends before them
+        tools = () if prelude else plan.tools
+        if not tools and (opened or not prepared.model.can("thinking")):
             return None
         if getattr(plan.task, "raw", False):
             return None
-        prompt = "" if second else prepared.prompt.text
-        return output_parser(prepared.model.renderer, tools=plan.tools, think=think, prompt=prompt)
+        think, prompt = (None, "") if opened else (plan.think, prepared.prompt.text)
+        return output_parser(prepared.model.renderer, tools=tools, think=think, prompt=prompt)
 
     def _request(self, tokens: list[int], grammar: GrammarText | None, parser: OutputParser | None) -> dict[str, Any]:
         """Fields of :class:`pyggml_server.protocol.Generate`."""
@@ -291,37 +314,6 @@ class _Answer:
             prompt_ns=done.prompt_ns,
             eval_ns=done.eval_ns,
         )
-
-
-@dataclass(slots=True)
-class _Thoughts:
-    """The first of two passes: everything up to the answer proper, as the model wrote it."""
-
-    raw: str = ""
-    finished: bool = False
-
-    def take(self, text: str, events: list[Event]) -> list[Event]:
-        """Remember what was written; give back the thoughts among the events."""
-        self.raw += text
-        answer = next((i for i, event in enumerate(events) if not isinstance(event, Thinking)), None)
-        if answer is None:
-            return events
-        self.finished = True
-        rest = "".join(event.text for event in events[answer:] if isinstance(event, Content))
-        if rest and self.raw.endswith(rest):
-            self.raw = self.raw[: -len(rest)]
-        return events[:answer]
-
-    def closed(self, prepared: Prepared) -> str:
-        """The text of the thoughts with the tag that ends them."""
-        tags = prepared.model.renderer.think_tags
-        if tags is None:
-            return self.raw
-        thoughts, end, _ = self.raw.partition(tags[1])
-        if end:
-            return f"{thoughts}{end}\n\n"  # what came behind is written anew
-        opened = tags[0] in self.raw or prepared.prompt.text.rstrip().endswith(tags[0])
-        return f"{self.raw}\n{tags[1]}\n\n" if opened else self.raw
 
 
 def _chunk(held: Chunk, message: Text | None, events: list[Event] | None) -> Chunk | None:

@@ -28,6 +28,7 @@ class Plan:
         think: Whether or how much to think; None: the model cannot.
         grammar: What the answer, after any thinking, must look like.
         max_calls: Most tool calls in the answer; None: no limit.
+        calls: The grammar demands calls of tools.
     """
 
     task: Task
@@ -35,6 +36,7 @@ class Plan:
     think: bool | str | None
     grammar: GrammarText | None
     max_calls: int | None = None
+    calls: bool = False
 
     @property
     def settings(self) -> Settings:
@@ -184,7 +186,7 @@ def _with_tool_choice(plan: Plan, task: ChatTask, model: OpenModel) -> Plan:
     if plan.grammar is not None:
         raise BadRequestError("format and a tool_choice that demands a call exclude each other")
     grammar = tool_choice_grammar(model.renderer, task.tools, _choice(choice, task), parallel=task.parallel_tool_calls)
-    return replace(plan, grammar=grammar, max_calls=limit)
+    return replace(plan, grammar=grammar, max_calls=limit, calls=True)
 
 
 def _choice(choice: str | Mapping[str, Any] | None, task: ChatTask) -> str | Mapping[str, Any]:

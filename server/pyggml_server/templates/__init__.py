@@ -6,6 +6,7 @@ from pyggml_server.templates.forcing import tool_choice_grammar
 from pyggml_server.templates.go_template import GoTemplate
 from pyggml_server.templates.messages import FittedPrompt, Message, RenderedPrompt, ToolCall
 from pyggml_server.templates.parser import OutputParser, output_parser
+from pyggml_server.templates.prelude import Prelude, answer_opening, open_prelude
 from pyggml_server.templates.renderer import PromptRenderer
 
 __all__ = [
@@ -15,11 +16,14 @@ __all__ = [
     "GoTemplate",
     "Message",
     "OutputParser",
+    "Prelude",
     "PromptRenderer",
     "RenderedPrompt",
     "Thinking",
     "ToolCall",
+    "answer_opening",
     "fit_messages",
+    "open_prelude",
     "output_parser",
     "tool_choice_grammar",
 ]

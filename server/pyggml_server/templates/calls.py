@@ -15,6 +15,9 @@ from pyggml_server.templates.partial import held_suffix_of_any
 __all__ = ["CallParser", "new_call_id"]
 
 _ALPHABET: Final = string.ascii_lowercase + string.digits
+_CALL_ENDS: Final = ("}", "]", ")", "</function>")
+"""One of them ends a call that is complete but for its closing tag."""
+
 _MAX_HEADER: Final = 256
 """Characters between a tag and the JSON; with more, it is no call."""
 
@@ -67,20 +70,27 @@ class CallParser:
             buffer = self._state(buffer, events)
         return events
 
-    def finish(self) -> list[Event]:
-        """What was held back: a call without its end, or text that looked like the beginning of a tag."""
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """What was held back: a call without its end, or text that looked like the beginning of a tag.
+
+        Args:
+            cut: The answer was ended by a limit, not by the model: what may be a part of a call is withheld.
+        """
         events: list[Event] = []
         held, self._held = self._held, ""
         if self._state == self._body:
-            calls = decode_calls(held, self._schemas)
+            calls = decode_calls(held, self._schemas) if not cut or held.rstrip().endswith(_CALL_ENDS) else None
             if calls and self._known(calls):
                 self._emit(calls, events)
-            else:
+            elif not cut or not (self._tag or self._names_a_tool(held)):
                 self._text(self._gap + self._tag + held, events)
-        elif held.strip() or not self._index:
+        elif (held.strip() or not self._index) and not (cut and len(held.strip()) > 1):
             self._text(held, events)
         self._state = self._content
         return events
+
+    def _names_a_tool(self, text: str) -> bool:
+        return any(f'"{name}"' in text for name in self._schemas)
 
     def _content(self, buffer: str, events: list[Event]) -> str | None:
         if self._quiet and self._format.bare and not self._index:

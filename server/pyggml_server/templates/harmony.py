@@ -43,8 +43,12 @@ class HarmonyParser:
             pass
         return events
 
-    def finish(self) -> list[Event]:
-        """What was held back."""
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """What was held back.
+
+        Args:
+            cut: The answer was ended by a limit, not by the model: a call that is not complete is withheld.
+        """
         events: list[Event] = []
         held, self._held = self._held, ""
         if self._header is not None:
@@ -53,7 +57,7 @@ class HarmonyParser:
                 events.append(Content(held))
             return events
         self._write(held, events)
-        self._close(events)
+        self._close(events, cut=cut)
         return events
 
     def _read_header(self) -> bool:
@@ -92,15 +96,17 @@ class HarmonyParser:
         else:
             events.append(Thinking(text) if self._thinking else Content(text))
 
-    def _close(self, events: list[Event]) -> None:
-        """The end of a message: complete its call."""
+    def _close(self, events: list[Event], *, cut: bool = False) -> None:
+        """The end of a message: complete its call; if it was cut off, only one that is complete."""
         if self._call is None:
             return
         name, text = self._call, self._arguments
         self._call, self._arguments = None, ""
+        if cut and not text.rstrip().endswith("}"):
+            return
         calls = decode_calls(f"{name} {text}" if text.strip() else name, {name: {}})
         if calls:
             events.append(ToolCall(new_call_id(), self._index, name, calls[0][1]))
             self._index += 1
-        else:
+        elif not cut:
             events.append(Content(text))

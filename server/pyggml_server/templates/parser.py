@@ -22,8 +22,12 @@ class OutputParser(Protocol):
     def feed(self, text: str) -> list[Event]:
         """Events that are sure after one more piece."""
 
-    def finish(self) -> list[Event]:
-        """What was held back: the text has ended."""
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """What was held back: the text has ended.
+
+        Args:
+            cut: By a limit or a stop string, not by the model. A call that has begun is withheld then.
+        """
 
 
 class PlainParser:
@@ -33,7 +37,7 @@ class PlainParser:
         """See :class:`OutputParser`."""
         return [Content(text)] if text else []
 
-    def finish(self) -> list[Event]:
+    def finish(self, *, cut: bool = False) -> list[Event]:
         """See :class:`OutputParser`."""
         return []
 
@@ -56,9 +60,9 @@ class ThoughtsThenCalls:
             return self._rest.feed(text)
         return self._pass_on(self._thoughts.feed(text))
 
-    def finish(self) -> list[Event]:
+    def finish(self, *, cut: bool = False) -> list[Event]:
         """See :class:`OutputParser`."""
-        return [*self._pass_on(self._thoughts.finish()), *self._rest.finish()]
+        return [*self._pass_on(self._thoughts.finish()), *self._rest.finish(cut=cut)]
 
     def _pass_on(self, events: list[Event]) -> list[Event]:
         found: list[Event] = []

@@ -29,6 +29,8 @@ THINK_TEMPLATE = """{{ range .Messages }}<|im_start|>{{ .Role }}
 {{ end }}<|im_start|>assistant
 {{ if .Think }}<think>
 {{ end }}"""
+CHANNELS_TEMPLATE = """{{ range .Tools }}{{ . }}{{ end }}{{ range .Messages }}<|start|>{{ .Role }}<|message|>
+{{- .Content }}<|end|>{{ end }}<|start|>assistant{{ if false }}<|channel|>{{ end }}"""
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +40,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with running_server(folder, models=("smollm2:135m", "all-minilm")) as server:
         stored = server.store.get(Name.parse("smollm2:135m"))
         params = {**stored.params, "num_ctx": 256, "num_thread": 1, "seed": 1, "temperature": 0, "num_predict": 8}
-        for name, template in ((MODEL, stored.template), ("tools", TOOLS_TEMPLATE), ("thinks", THINK_TEMPLATE)):
+        templates = {"tools": TOOLS_TEMPLATE, "thinks": THINK_TEMPLATE, "channels": CHANNELS_TEMPLATE}
+        for name, template in {MODEL: stored.template, **templates}.items():
             server.store.write_model(Name.parse(name), model=stored.weights, template=template, params=params)
         bert = server.store.get(Name.parse("all-minilm"))
         server.store.write_model(Name.parse("minilm"), model=bert.weights, params={"num_thread": 1})

@@ -46,6 +46,30 @@ def test_a_tool_that_must_be_called(http: httpx2.Client, stream: bool, choice: A
     assert parts[-1]["done"] is True
 
 
+def test_a_call_behind_thoughts_in_channels(http: httpx2.Client) -> None:
+    """The first pass ends at a comma; the call stands in a header of its own."""
+    closed = json.loads(json.dumps(CLOCK))
+    closed["function"]["parameters"]["additionalProperties"] = False
+    body = {**BODY, "model": "channels", "tools": [closed], "tool_choice": "required", "stream": False}
+    answer = http.post("/api/chat", json={**body, "options": {"num_predict": 60, "stop": [","]}}).json()
+    (call,) = answer["message"]["tool_calls"]
+    assert (call["function"]["name"], call["function"]["arguments"]) == ("clock", {"zone": "UTC"})
+    assert answer["message"]["content"] == ""
+    body = {"model": "channels", "messages": ASK, "format": {"type": "choice", "choices": ["red"]}, "stream": False}
+    for think, limit in ((True, 60), (False, 4)):
+        answer = http.post(
+            "/api/chat", json={**body, "think": think, "options": {"num_predict": limit, "stop": [","]}}
+        ).json()
+        assert answer["message"]["content"] == "red"
+
+
+def test_a_call_that_is_cut_off_is_withheld(http: httpx2.Client) -> None:
+    body = {**BODY, "tool_choice": "required", "stream": False, "options": {"num_predict": 8}}
+    answer = http.post("/api/chat", json=body).json()
+    assert (answer["done_reason"], answer["eval_count"]) == ("length", 8)
+    assert answer["message"] == {"role": "assistant", "content": ""}
+
+
 def test_one_call_only(http: httpx2.Client) -> None:
     """Row 20."""
     both = {**BODY, "tool_choice": "required", "stream": False, "options": {"num_predict": 100, "num_ctx": 512}}

@@ -30,10 +30,10 @@ _CALL = '{"name": "get_weather", "arguments": {"city": "Bo}rn </tool_call> \\"x\
 _ARGUMENTS = {"city": 'Bo}rn </tool_call> "x"', "days": 2}
 
 
-def run(parser: OutputParser, pieces: Sequence[str]) -> list[Any]:
+def run(parser: OutputParser, pieces: Sequence[str], *, cut: bool = False) -> list[Any]:
     """Events of an answer, joined; calls as (name, arguments)."""
     events: list[Event] = [event for piece in pieces for event in parser.feed(piece)]
-    events += parser.finish()
+    events += parser.finish(cut=cut)
     found: list[Any] = []
     for event in events:
         if isinstance(event, ToolCall):
@@ -128,6 +128,30 @@ def test_events(family: Family, name: str, think: bool | None, prompt: str, text
     renderer = family(name)
     assert run(parser(renderer, think=think, prompt=prompt), [text]) == expected
     assert run(parser(renderer, think=think, prompt=prompt), list(text)) == expected
+
+
+CUT = [
+    ("hermes", 'Let me see. <tool_call>{"name": "stop", "argu', [Content("Let me see.")]),
+    ("hermes", "Yes. <tool_c", [Content("Yes.")]),
+    ("hermes", "a < b", [Content("a < b")]),
+    ("hermes", "1 <", [Content("1 <")]),
+    ("hermes", '<tool_call>{"name": "stop", "arguments": {}}', [("stop", {})]),
+    ("hermes", "<tool_call>\n<function=get_weather>\n<parameter=city>\nRo", []),
+    ("hermes", "<tool_call>stop", []),
+    ("mistral", '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": {}', []),
+    ("llama", '{"name": "get_weather", "para', []),
+    ("llama", '{"title": "get_w', [Content('{"title": "get_w')]),
+    ("deepseek", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>stop", []),
+    ("harmony", '<|channel|>commentary to=functions.stop <|constrain|>json<|message|>{"a": {"b": 1}', []),
+    ("harmony", '<|channel|>commentary to=functions.stop<|message|>{"a": 1}', [("stop", {"a": 1})]),
+    ("harmony", "<|channel|>final<|message|>ye", [Content("ye")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), CUT)
+def test_a_call_that_a_limit_cuts_off_is_withheld(family: Family, name: str, text: str, expected: list[Any]) -> None:
+    for pieces in ([text], list(text)):
+        assert run(parser(family(name), prompt="<|start|>assistant"), pieces, cut=True) == expected
 
 
 _FRAGMENTS = st.sampled_from(
