@@ -120,3 +120,11 @@ def test_pure_rooms_and_the_service_load_no_native_code() -> None:
     code += "print([name for name in sys.modules if name.startswith(('pyggml._ffi', 'pyggml.tensor'))])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_an_engine_that_only_computes_loads_neither_tokenizers_nor_grammars() -> None:
+    # 20 MiB of a process; see benchmarks/README.md.
+    code = "import sys, pyggml.engine, pyggml_server.runner.jobs\n"
+    code += "print([name for name in ('tokenizers', 'llguidance', '_hashlib', 'filelock') if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pyggml.gguf import GGUFFile, parameter_count
+from pyggml.gguf import GGUFFile, StringArray, parameter_count
 from pyggml_server.api.answers import Details, ShowAnswer, TensorLine
 from pyggml_server.api.catalog import OpenModel, sort_capabilities
 from pyggml_server.api.schema import ShowRequest
@@ -108,10 +108,10 @@ def _metadata(file: GGUFFile, *, verbose: bool) -> dict[str, Any]:
 
 def _plain(value: Any, *, verbose: bool) -> Any:
     """A metadata value as JSON holds it; long lists are left out unless ``verbose``."""
-    if isinstance(value, np.ndarray | list):
+    if isinstance(value, np.ndarray | StringArray | list):
         if len(value) > _SHORT and not verbose:
             return None
-        return [_plain(item, verbose=verbose) for item in (value if isinstance(value, list) else value.tolist())]
+        return [_plain(item, verbose=verbose) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, float) and not math.isfinite(value):

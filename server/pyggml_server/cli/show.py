@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from pyggml.gguf import GGUFFile, file_type_name, parameter_count
+from pyggml.gguf import GGUFFile, StringArray, file_type_name, parameter_count
 from pyggml_server.cli.find import find_model
 from pyggml_server.store import StoredModel, human_bytes, human_count
 
@@ -106,7 +106,7 @@ def _plain(value: Any, *, verbose: bool) -> Any:
     """A metadata value as JSON can hold it; long ones are cut unless ``verbose``."""
     if isinstance(value, np.ndarray):
         value = value.tolist() if verbose else value[:_HEAD].tolist() + ["…"] * (len(value) > _HEAD)
-    if isinstance(value, list):
+    if isinstance(value, list | StringArray):
         cut = value if verbose or len(value) <= _HEAD else [*value[:_HEAD], "…"]
         return [_plain(v, verbose=verbose) for v in cut]
     if isinstance(value, str) and not verbose and len(value) > _TEXT:

@@ -1,11 +1,14 @@
 """One model, ready to compute: loading, logits, embeddings, generation."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from operator import index
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +17,7 @@ from pyggml.batch import MAX_SEQUENCES, Batch
 from pyggml.closing import Closing
 from pyggml.errors import ClosedError, ContextFullError, ModelError, ParameterError
 from pyggml.gguf import GGUFFile, ModelMetadata
-from pyggml.grammar import Grammar, GrammarCompiler
+from pyggml.grammar import Grammar
 from pyggml.kvcache import Cache
 from pyggml.models import CacheKind, Model, can_shift
 from pyggml.sampling import DryBreakers, SamplingParams
@@ -29,13 +32,16 @@ from .embedding import Embedder
 from .generation import Generation
 from .loaded import LoadedModel
 from .metrics import StepMetrics
-from .prefixes import SavedPrefixes, file_key
 from .request import Request
 from .scheduler import Scheduler
 from .slots import Slot, Slots
-from .snapshots import SnapshotStore
 from .task import Task
 from .tasks import create_task
+
+if TYPE_CHECKING:
+    from pyggml.grammar import GrammarCompiler
+
+    from .prefixes import SavedPrefixes
 
 __all__ = ["Engine"]
 
@@ -102,6 +108,9 @@ class Engine(Closing):
         config, shape = self.config, self.model.shape
         if config.snapshot_dir is None or shape.cache != CacheKind.CAUSAL:
             return None
+        from .prefixes import SavedPrefixes, file_key  # here: what they need is 4 MiB that most engines do without
+        from .snapshots import SnapshotStore
+
         key = f"{file_key(self.file)} {config.type_k.name} {config.type_v.name}"
         store = SnapshotStore(config.snapshot_dir, max_bytes=config.snapshot_bytes, model_key=key)
         saved = SavedPrefixes(
@@ -170,13 +179,15 @@ class Engine(Closing):
         """The model's tokenizer, built at first use."""
         if self._tokenizer is None:
             self._need_open()
-            self._tokenizer = Tokenizer.from_metadata(self.file.metadata, cache_dir=self.config.cache_dir)
+            self._tokenizer = Tokenizer.from_metadata(self.file.metadata, cache_dir=self.config.cache_dir, defer=True)
         return self._tokenizer
 
     @property
     def grammars(self) -> GrammarCompiler:
         """Compiles grammars for the model's vocabulary; built at first use."""
         if self._grammars is None:
+            from pyggml.grammar import GrammarCompiler  # here: see that room's door
+
             compiler = GrammarCompiler(self.tokenizer, n_vocab=self.model.shape.n_vocab)
             self._grammars = self._stack.enter_context(compiler)
         return self._grammars

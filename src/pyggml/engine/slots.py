@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pyggml.kvcache import Cache
 
-from .prefixes import SavedPrefixes
+if TYPE_CHECKING:
+    from .prefixes import SavedPrefixes
 
 __all__ = ["Slot", "Slots", "common_prefix"]
 

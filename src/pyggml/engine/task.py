@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from pyggml.grammar import Matcher
 from pyggml.sampling import Sampler, TokenLogprobs
 from pyggml.tokenizer import StreamDecoder, Tokenizer
 
 from .request import Request
 from .slots import Slot
 from .stop import StopMatcher
+
+if TYPE_CHECKING:
+    from pyggml.grammar import Matcher
 
 __all__ = ["GenerationStats", "Piece", "Task"]
 

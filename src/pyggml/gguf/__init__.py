@@ -4,6 +4,7 @@ from pyggml.errors import GGUFError
 from pyggml.gguf.filetype import file_type_name, parameter_count
 from pyggml.gguf.metadata import ModelMetadata
 from pyggml.gguf.reader import GGUFFile
+from pyggml.gguf.strings import StringArray
 from pyggml.gguf.types import FieldType, GGMLType, TensorInfo, ValueType
 from pyggml.gguf.writer import GGUFWriter, TensorData, copy_gguf
 
@@ -14,6 +15,7 @@ __all__ = [
     "GGUFFile",
     "GGUFWriter",
     "ModelMetadata",
+    "StringArray",
     "TensorData",
     "TensorInfo",
     "ValueType",

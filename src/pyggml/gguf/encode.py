@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from pyggml.gguf.strings import StringArray
 from pyggml.gguf.types import ValueType
 
 __all__ = ["encode_string", "encode_value"]
@@ -33,7 +34,7 @@ def encode_value(value: Any, *, type: ValueType | None = None, item: ValueType |
         ValueError: the value does not fit into the type.
         TypeError: no GGUF type holds such a value.
     """
-    is_array = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    is_array = isinstance(value, (list, tuple, StringArray)) or (isinstance(value, np.ndarray) and value.ndim > 0)
     if type is not None and is_array != (type is ValueType.ARRAY):
         raise TypeError(f"a {value.__class__.__name__} is no {type.name}")
     if is_array:
@@ -124,4 +125,4 @@ def _int_type(low: int, high: int, choice: Sequence[ValueType]) -> ValueType:
 def _is_nested(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim > 1
-    return len(value) > 0 and all(isinstance(v, (list, tuple, np.ndarray)) for v in value)
+    return len(value) > 0 and all(isinstance(v, (list, tuple, StringArray, np.ndarray)) for v in value)

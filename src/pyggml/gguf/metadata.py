@@ -1,12 +1,13 @@
 """Typed access to the metadata of a model, with the architecture's prefix put in front of the keys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from pyggml.errors import GGUFError
 from pyggml.gguf.reader import GGUFFile
+from pyggml.gguf.strings import StringArray
 
 __all__ = ["ModelMetadata"]
 
@@ -105,12 +106,12 @@ class ModelMetadata:
             raise self._wrong(name, value, "an array of numbers")
         return value
 
-    def get_strs(self, name: str) -> list[str]:
-        """An array of strings (e.g. the vocabulary), not copied: leave it unchanged."""
+    def get_strs(self, name: str) -> Sequence[str]:
+        """An array of strings (e.g. the vocabulary)."""
         value = self._find(name, _MISSING)
         if isinstance(value, np.ndarray) and value.size == 0:
-            return []
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            return ()
+        if not isinstance(value, StringArray):
             raise self._wrong(name, value, "an array of strings")
         return value
 
@@ -137,5 +138,5 @@ class ModelMetadata:
         return values
 
     def _wrong(self, name: str, value: object, wanted: str) -> GGUFError:
-        got = f"an array of {len(value)}" if isinstance(value, (list, np.ndarray)) else repr(value)
+        got = f"an array of {len(value)}" if isinstance(value, (list, StringArray, np.ndarray)) else repr(value)
         return GGUFError(f"{self.path}: key {self.key(name)!r}: {wanted} is needed, found {got}")

@@ -5,6 +5,7 @@ allocated for a count before the rest of the file was found long enough to hold 
 """
 
 import struct
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from pyggml.errors import GGUFError
+from pyggml.gguf.strings import LENGTH_BYTES, StringArray
 from pyggml.gguf.types import FieldType, GGMLType, TensorInfo, ValueType
 
 __all__ = ["DEFAULT_ALIGNMENT", "MAX_TENSOR_NAME", "Header", "parse_header"]
@@ -212,23 +214,26 @@ def _read_numbers(cur: _Cursor, n: int, item: ValueType) -> np.ndarray:
     return values
 
 
-def _read_strings(cur: _Cursor, n: int, field: str) -> list[str]:
+def _read_strings(cur: _Cursor, n: int, field: str) -> StringArray:
     # The hot loop of opening a file (a vocabulary has 262,144 tokens): local names, no calls of our own.
-    buf, pos, size = cur.buf, cur.pos, cur.size
+    begin = pos = cur.pos
+    buf, size = cur.buf, cur.size
     unpack: Callable[[Any, int], tuple[int]] = _U64.unpack_from
-    strings: list[str] = []
-    append = strings.append
+    starts = array("q")
+    append = starts.append
     for index in range(n):
-        start = pos + 8
+        start = pos + LENGTH_BYTES
         if start > size:
             raise cur.fail(f"{field}[{index}]", "the file ends inside the length of the string (truncated?)")
         (length,) = unpack(buf, pos)
         pos = start + length
         if pos > size or length > MAX_STRING:
             raise cur.fail(f"{field}[{index}]", f"a string of {length} bytes ends beyond the file (truncated?)")
-        append(str(buf[start:pos], "utf-8", "surrogateescape"))
+        append(start - begin)
+    append(pos - begin + LENGTH_BYTES)
     cur.pos = pos
-    return strings
+    # Copies, so that metadata outlives the mapping.
+    return StringArray(buf[begin:pos], np.array(starts, np.int64))
 
 
 def _alignment(cur: _Cursor, metadata: dict[str, Any], types: dict[str, FieldType]) -> int:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_DONTNEED, PAGESIZE, mmap
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
@@ -30,7 +30,7 @@ class GGUFFile(Closing):
     :attr:`tensors` holds the tensors of all parts.
 
     Metadata values are ``int``, ``float``, ``bool``, ``str``, read-only numpy arrays (arrays of numbers or
-    bools), ``list[str]`` (arrays of strings) or lists of those (nested arrays). A string that is not valid
+    bools), :class:`StringArray` (arrays of strings) or lists of those (nested arrays). A string that is not valid
     UTF-8 keeps its bytes as lone surrogates: ``text.encode("utf-8", "surrogateescape")`` gives them back
     exactly.
 
@@ -125,7 +125,9 @@ class GGUFFile(Closing):
                 raise GGUFError(f"{path}: magic: the file is empty")
             mapping = mmap(file.fileno(), size, access=ACCESS_READ)
         self._maps.append(mapping)
-        return parse_header(mapping, size=size, label=str(path))
+        header = parse_header(mapping, size=size, label=str(path))
+        mapping.madvise(MADV_DONTNEED, 0, header.data_offset // PAGESIZE * PAGESIZE)  # all of it was copied
+        return header
 
     def _map_part(self, path: Path, index: int, count: int) -> Header:
         if not path.is_file():

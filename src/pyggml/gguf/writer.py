@@ -5,7 +5,6 @@ renamed.
 """
 
 import os
-import secrets
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -138,7 +137,7 @@ class GGUFWriter:
             GGUFError: the data of a tensor has another size than its type and shape say.
             OSError: the file cannot be written.
         """
-        temporary = self.path.with_name(f".{self.path.name[:200]}.{secrets.token_hex(8)}.tmp")
+        temporary = self.path.with_name(f".{self.path.name[:200]}.{os.urandom(8).hex()}.tmp")
         try:
             with temporary.open("xb") as file:
                 self.write_to(file)

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from pyggml.errors import TokenizerError
-from pyggml.tokenizer.bpe import build_bpe
-from pyggml.tokenizer.encoders import Encoder
 from pyggml.tokenizer.pieces import piece_table
-from pyggml.tokenizer.rwkv import RwkvEncoder
-from pyggml.tokenizer.spm import build_spm
-from pyggml.tokenizer.unigram import build_unigram
 from pyggml.tokenizer.vocab import Algorithm, TokenType, Vocabulary, read_vocabulary
-from pyggml.tokenizer.wordpiece import build_wordpiece
+
+if TYPE_CHECKING:
+    from pyggml.tokenizer.encoders import Encoder
 
 __all__ = ["Tokenizer"]
 
@@ -19,17 +18,21 @@ __all__ = ["Tokenizer"]
 class Tokenizer:
     """Text to token ids and back, by the rules of one vocabulary. Safe to share between threads."""
 
-    def __init__(self, vocab: Vocabulary, encoder: Encoder) -> None:
+    def __init__(self, vocab: Vocabulary, cache_dir: Path | None) -> None:
         """Use :meth:`from_metadata`."""
         self._vocab = vocab
-        self._encoder = encoder
+        self._cache_dir = cache_dir
+        self._built: Encoder | None = None
+        self._building = Lock()
         self._table: list[bytes] | None = None
         self._special_ids = frozenset(vocab.ids_of(TokenType.CONTROL, TokenType.UNKNOWN))
         self._before = [id for id in (self._first_id(),) if id is not None]
         self._after = [id for id in (self._last_id(),) if id is not None]
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, object], *, cache_dir: str | Path | None = None) -> "Tokenizer":
+    def from_metadata(
+        cls, metadata: Mapping[str, object], *, cache_dir: str | Path | None = None, defer: bool = False
+    ) -> "Tokenizer":
         """Build the tokenizer that the ``tokenizer.*`` keys of a GGUF file describe.
 
         Args:
@@ -37,12 +40,24 @@ class Tokenizer:
                 strings must be spelled as surrogate escapes.
             cache_dir: folder that keeps what is slow to compute from a vocabulary (the merges of
                 SentencePiece vocabularies, half a second for 262,144 pieces) under a digest of it.
+            defer: build what encodes when the first text is encoded. It takes most of the time and memory, and who
+                only decodes never needs it; what is wrong with it is then raised by :meth:`encode`.
 
         Raises:
             TokenizerError: the metadata holds no vocabulary, or one that is broken or not supported.
         """
-        vocab = read_vocabulary(metadata)
-        return cls(vocab, _build_encoder(vocab, Path(cache_dir) if cache_dir is not None else None))
+        tokenizer = cls(read_vocabulary(metadata), Path(cache_dir) if cache_dir is not None else None)
+        if not defer:
+            _ = tokenizer._encoder
+        return tokenizer
+
+    @property
+    def _encoder(self) -> "Encoder":
+        if self._built is None:
+            with self._building:
+                if self._built is None:
+                    self._built = _build_encoder(self._vocab, self._cache_dir)
+        return self._built
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of ``text``.
@@ -263,17 +278,28 @@ class Tokenizer:
         return TokenizerError(f"token id {id} is not in the vocabulary of {self.n_vocab} tokens")
 
 
-def _build_encoder(vocab: Vocabulary, cache_dir: Path | None) -> Encoder:
+def _build_encoder(vocab: Vocabulary, cache_dir: Path | None) -> "Encoder":
+    # Imported here: a process that only decodes does without the tokenizers library.
     match vocab.algorithm:
         case Algorithm.BPE:
+            from pyggml.tokenizer.bpe import build_bpe
+
             return build_bpe(vocab, cache_dir=cache_dir)
         case Algorithm.SPM:
+            from pyggml.tokenizer.spm import build_spm
+
             return build_spm(vocab, cache_dir=cache_dir)
         case Algorithm.WORDPIECE:
+            from pyggml.tokenizer.wordpiece import build_wordpiece
+
             return build_wordpiece(vocab)
         case Algorithm.UNIGRAM:
+            from pyggml.tokenizer.unigram import build_unigram
+
             return build_unigram(vocab)
         case Algorithm.RWKV:
+            from pyggml.tokenizer.rwkv import RwkvEncoder
+
             return RwkvEncoder(vocab)
 
 
