@@ -148,7 +148,9 @@ def test_configs_that_do_not_fit(tmp_path: Path, change: dict[str, Any], message
 
 
 def test_other_architectures(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedArchitectureError, match=r"unsupported architecture 'GPT2Model'; there are BertModel"):
+    with pytest.raises(
+        UnsupportedArchitectureError, match=r"unsupported architecture 'GPT2Model'; there are BertModel"
+    ):
         convert(write_bert(tmp_path / "b", config={"architectures": ["GPT2Model"]}))
 
 

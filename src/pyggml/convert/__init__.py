@@ -1,5 +1,6 @@
 """Conversion of other model formats to GGUF, and the types that quantization gives to tensors. No native code."""
 
+from pyggml.convert.adapter import convert_adapter
 from pyggml.convert.folder import (
     CONVERTED_FAMILIES,
     CONVERTER_VERSION,
@@ -21,6 +22,7 @@ __all__ = [
     "SafetensorsFile",
     "SourceTensor",
     "choose_types",
+    "convert_adapter",
     "convert_folder",
     "find_mix",
     "sort_key",

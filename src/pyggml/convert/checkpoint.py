@@ -11,7 +11,7 @@ from pyggml.closing import Closing
 from pyggml.convert.safetensors import SafetensorsFile, SourceTensor
 from pyggml.errors import MissingTensorError, ModelError
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "read_json"]
 
 _MAX_JSON: Final = 256 << 20
 
@@ -107,18 +107,7 @@ class Checkpoint(Closing):
         Raises:
             ModelError: it is absent, damaged or holds no object.
         """
-        path = self.folder / name
-        try:
-            if path.stat().st_size > _MAX_JSON:
-                raise ModelError(f"{path}: is larger than {_MAX_JSON} bytes")
-            value = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise ModelError(f"{path}: is missing; a model folder holds config.json and *.safetensors") from error
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"{path}: is not valid JSON ({error})") from error
-        if not isinstance(value, dict):
-            raise ModelError(f"{path}: holds no JSON object")
-        return value
+        return read_json(self.folder / name)
 
     def has(self, name: str) -> bool:
         """Whether the folder has a file of that name."""
@@ -144,3 +133,22 @@ class Checkpoint(Closing):
         if not paths or missing:
             raise ModelError(f"{self.folder}: weights are missing ({', '.join(missing) or '*.safetensors'})")
         return paths
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a model folder.
+
+    Raises:
+        ModelError: it is absent, damaged or holds no object.
+    """
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            raise ModelError(f"{path}: is larger than {_MAX_JSON} bytes")
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: is missing; a model folder holds its JSON files and *.safetensors") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: is not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: holds no JSON object")
+    return value

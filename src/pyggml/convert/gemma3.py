@@ -17,17 +17,18 @@ from pyggml.convert.weights import Target, add_weights, rename
 from pyggml.errors import ModelError, TokenizerError
 from pyggml.gguf import GGUFWriter
 
-__all__ = ["write_gemma3"]
+__all__ = ["GEMMA3_NAMES", "write_gemma3"]
 
 log = logging.getLogger("pyggml.convert")
 
-_NAMES: Final = (
+GEMMA3_NAMES: Final = (
     *DECODER_NAMES,
     (r"model\.layers\.(\d+)\.self_attn\.([qk])_norm\.weight", r"blk.\1.attn_\2_norm.weight"),
     (r"model\.layers\.(\d+)\.post_attention_layernorm\.weight", r"blk.\1.post_attention_norm.weight"),
     (r"model\.layers\.(\d+)\.pre_feedforward_layernorm\.weight", r"blk.\1.ffn_norm.weight"),
     (r"model\.layers\.(\d+)\.post_feedforward_layernorm\.weight", r"blk.\1.post_ffw_norm.weight"),
 )
+"""All names of the text part of a Gemma 3."""
 _UNUSED: Final = r".*\.rotary_emb\.inv_freq"
 # how the same model is wrapped where it also sees: old and new layout of transformers
 _WRAPPERS: Final = (("language_model.model.", "model."), ("language_model.lm_head.", "lm_head."),
@@ -117,7 +118,7 @@ def _find(checkpoint: Checkpoint) -> dict[str, str]:
     if n_vision:
         log.warning("%s: %d tensors of the vision part are left out", checkpoint.folder, n_vision)
     try:
-        found = rename(names, _NAMES, _UNUSED)
+        found = rename(names, GEMMA3_NAMES, _UNUSED)
     except ModelError as error:
         raise ModelError(f"{checkpoint.folder}: {error}") from None
     if checkpoint.config.get("tie_word_embeddings", True) is True:

@@ -14,9 +14,9 @@ from pyggml.convert.special_tokens import TokenizerFiles
 from pyggml.convert.vocabulary import add_tokens, fit_rows, write_vocabulary
 from pyggml.convert.weights import Target, add_weights, rename
 from pyggml.errors import ModelError, TokenizerError
-from pyggml.gguf import GGMLType, GGUFWriter
+from pyggml.gguf import GGUFWriter
 
-__all__ = ["DECODER_NAMES", "check_activation", "embedding_rows", "interleave", "write_llama"]
+__all__ = ["DECODER_NAMES", "LLAMA_NAMES", "check_activation", "embedding_rows", "interleave", "write_llama"]
 
 log = logging.getLogger("pyggml.convert")
 
@@ -30,10 +30,11 @@ DECODER_NAMES: Final = (
     (r"model\.layers\.(\d+)\.input_layernorm\.weight", r"blk.\1.attn_norm.weight"),
 )
 """Names that all decoders share, in the checkpoint (regular expressions) and in GGUF."""
-_NAMES: Final = (
+LLAMA_NAMES: Final = (
     *DECODER_NAMES,
     (r"model\.layers\.(\d+)\.post_attention_layernorm\.weight", r"blk.\1.ffn_norm.weight"),
 )
+"""All names of a Llama."""
 _UNUSED: Final = r".*\.(rotary_emb\.inv_freq|attention\.(masked_)?bias)"
 _CODE_LLAMA: Final = {"prefix": 32007, "suffix": 32008, "middle": 32009, "eot": 32010}
 
@@ -57,7 +58,7 @@ def write_llama(checkpoint: Checkpoint, writer: GGUFWriter) -> None:
     _add_vocabulary(checkpoint, writer, n_rows=n_rows)
     writer.add("general.file_type", add_weights(checkpoint, writer, found=found, targets=_targets(checkpoint, n_rows)))
     if (factors := read_rope(checkpoint).factors(_head(checkpoint))) is not None:
-        writer.add_tensor("rope_freqs.weight", factors, type=GGMLType.F32)
+        writer.add_tensor("rope_freqs.weight", factors)
 
 
 def check_activation(checkpoint: Checkpoint, key: str, known: tuple[str, ...]) -> None:
@@ -95,7 +96,7 @@ def interleave(array: np.ndarray, *, n_head: int) -> np.ndarray:
 
 def _find(checkpoint: Checkpoint) -> dict[str, str]:
     try:
-        found = rename(checkpoint.tensors, _NAMES, _UNUSED)
+        found = rename(checkpoint.tensors, LLAMA_NAMES, _UNUSED)
     except ModelError as error:
         raise ModelError(f"{checkpoint.folder}: {error}") from None
     if checkpoint.config.get("tie_word_embeddings") is True:

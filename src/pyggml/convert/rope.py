@@ -73,14 +73,14 @@ class Rope:
         # in float32, step by step as published, so that the factors are the same to the last bit
         steps = np.arange(0, n_dims, 2, dtype=np.float32) / np.float32(n_dims)
         freqs = np.float32(1.0) / np.power(np.float32(base), steps)
-        return np.array([_factor(float(f), factor, low, high, original) for f in freqs], np.float32)
+        return np.array([_factor(f, factor, low, high, original) for f in freqs], np.float32)
 
     def _number(self, key: str, default: float | None = None) -> float:
         value = self.settings.get(key)
         return self.checkpoint.checked_number(default if value is None else value, key)
 
 
-def _factor(freq: float, factor: float, low: float, high: float, original: float) -> float:
+def _factor(freq: np.floating, factor: float, low: float, high: float, original: float) -> float:
     length = 2 * math.pi / freq
     if length < original / high:
         return 1.0

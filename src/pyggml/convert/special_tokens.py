@@ -1,7 +1,8 @@
 """What the files beside a vocabulary say about it: special ids, what is put around texts, the chat template."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from pyggml.convert.checkpoint import Checkpoint
@@ -61,7 +62,17 @@ class TokenizerFiles:
             if not isinstance(content, str) or not id.isascii() or not id.isdecimal() or len(id) > 9:
                 raise TokenizerError(f"tokenizer_config.json: {id[:20]!r}: {str(entry)[:80]} is no added token")
             found.append(AddedToken(int(id), content, special=entry.get("special") is True))
-        return found
+        listed = self._listed()
+        return [replace(token, special=token.special or token.text in listed) for token in found]
+
+    def _listed(self) -> set[str]:
+        """Texts that the configuration calls special."""
+        texts = {_text(self.config.get(f"{role}_token")) for role in _ROLES}
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            value = self.config.get(key)
+            entries = value.values() if isinstance(value, Mapping) else value
+            texts |= {_text(entry) for entry in entries} if isinstance(entries, Iterable) else set()
+        return {text for text in texts if text is not None}
 
     def write(self, writer: GGUFWriter, tokens: list[str]) -> None:
         """Add special ids, what is put around texts, and chat templates.
@@ -114,6 +125,17 @@ class TokenizerFiles:
                     return _special(first), _special(last)
         return None, None
 
+    def _between(self) -> list[str] | None:
+        """The special tokens that the post-processor puts between two texts; None where it puts nothing there."""
+        for processor in _processors(self.document.get("post_processor")):
+            match processor:
+                case {"type": "TemplateProcessing", "pair": [*parts]}:
+                    ids = [part["Sequence"].get("id") if _is_text(part) else None for part in parts]
+                    if "A" in ids and "B" in ids[ids.index("A") + 2 :]:
+                        between = parts[ids.index("A") + 1 : ids.index("B")]
+                        return [_special(part) or "" for part in between]
+        return None
+
     def _surroundings(self) -> dict[str, bool]:
         """Which of bos, eos and sep are put around texts; where nothing is said the defaults of the model hold."""
         found, named = dict[str, bool](), self._named()
@@ -125,6 +147,10 @@ class TokenizerFiles:
         for (role, other), text in zip((("bos", "cls"), ("eos", "sep")), self._ends(), strict=True):
             if text is not None:
                 found[role] = text in (named[role], named[other])
+        if (parts := self._between()) is not None:
+            # the end of the first text and a separator, or only one of them
+            known = [part in (named["sep"], named["eos"]) for part in parts]
+            found["sep"] = any(known[1:]) or (known[0] and self._ends()[1] is None)
         for role in ("bos", "eos", "sep"):
             if isinstance(said := self.config.get(f"add_{role}_token"), bool):
                 found.setdefault(role, said)
@@ -165,6 +191,10 @@ def _processors(value: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, Mapping):
         inner = value.get("processors", [value])
         yield from (part for part in inner if isinstance(part, Mapping)) if isinstance(inner, list) else ()
+
+
+def _is_text(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and isinstance(entry.get("Sequence"), Mapping)
 
 
 def _special(entry: Any) -> str | None:
