@@ -26,8 +26,9 @@ def parse_format(value: Any) -> GrammarText | None:
     """The grammar of a ``format`` field; None when there is none.
 
     ``"json"`` is any JSON object, an object is a JSON schema. What Ollama lacks are objects whose ``type`` no JSON
-    schema has: ``{"type": "gbnf" | "lark", "grammar": …}``, ``{"type": "regex", "pattern": …}`` and
-    ``{"type": "choice", "choices": […]}``.
+    schema has: ``{"type": "gbnf" | "lark", "grammar": …}``, ``{"type": "regex", "pattern": …}``,
+    ``{"type": "choice", "choices": […]}`` and ``{"type": "json_schema", "schema": …, "strict": true}``, in which
+    keywords that cannot be enforced are an error instead of being ignored.
 
     Raises:
         BadRequestError: it is something else.
@@ -42,8 +43,19 @@ def parse_format(value: Any) -> GrammarText | None:
     kind = value.get("type")
     if isinstance(kind, str) and kind in _FIELDS:
         return _grammar(kind, value)
+    if kind == "json_schema":
+        schema, strict = value.get("schema"), value.get("strict")
+        if not isinstance(schema, Mapping) or not isinstance(strict, bool | None):
+            raise BadRequestError(
+                'invalid format: {"type": "json_schema"} needs "schema", a JSON schema; "strict" must be true or false'
+            )
+        return _schema(schema, strict=bool(strict))
     # Ollama ignores keywords that it does not know
-    return GrammarText("json_schema", json.dumps(_closed(value), ensure_ascii=False), lenient=True)
+    return _schema(value, strict=False)
+
+
+def _schema(value: Mapping[str, Any], *, strict: bool) -> GrammarText:
+    return GrammarText("json_schema", json.dumps(_closed(value), ensure_ascii=False), lenient=not strict)
 
 
 def _closed(schema: Any) -> Any:

@@ -9,6 +9,7 @@ pytestmark = pytest.mark.model
 
 MODEL = "smol"
 ASK = [{"role": "user", "content": "hello"}]
+STRICT = {"type": "json_schema", "schema": {"type": "array", "uniqueItems": True}, "strict": True}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ ASK = [{"role": "user", "content": "hello"}]
         ("/api/chat", {"model": MODEL, "messages": ASK, "format": "xml"}, 400,
          'invalid format: "xml"; expected "json" or a valid JSON Schema object'),
         ("/api/chat", {"model": MODEL, "messages": ASK, "format": {"type": "gbnf", "grammar": "root ::= ("}}, 400, ""),
+        ("/api/chat", {"model": MODEL, "messages": ASK, "format": STRICT}, 400, "the JSON schema is refused"),
         ("/api/chat", {"model": MODEL, "messages": ASK, "options": {"top_k": "x"}}, 400,
          'option "top_k" must be of type integer'),
         ("/api/chat", {"model": MODEL, "messages": ASK, "options": {"repeat_penalty": 0}}, 400, "repeat_penalty"),

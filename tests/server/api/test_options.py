@@ -128,7 +128,20 @@ def test_formats(value: Any, kind: str, text: str) -> None:
     assert (grammar.kind, grammar.text) == (kind, text)
 
 
-@pytest.mark.parametrize("value", [5, "yaml", [1], True, {"type": "gbnf"}, {"type": "choice", "choices": []}])
+def test_what_a_strict_schema_cannot_enforce_is_an_error() -> None:
+    schema = {"type": "object", "properties": {}}
+    for strict in (True, False, None):
+        grammar = parse_format({"type": "json_schema", "schema": schema, "strict": strict})
+        plain = parse_format(schema)
+        assert grammar is not None
+        assert plain is not None
+        assert (grammar.text, grammar.lenient) == (plain.text, not strict)
+    assert plain.lenient
+
+
+@pytest.mark.parametrize(
+    "value", [5, "yaml", [1], True, {"type": "gbnf"}, {"type": "json_schema"}, {"type": "choice", "choices": []}]
+)
 def test_bad_formats(value: Any) -> None:
     with pytest.raises(BadRequestError, match="invalid format: "):
         parse_format(value)

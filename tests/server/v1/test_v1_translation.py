@@ -88,6 +88,10 @@ def test_logit_bias_forbids_at_minus_hundred() -> None:
         ({"logit_bias": {"1": 101}}, "logit_bias"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "strict": "yes"}}},
+            "response_format.json_schema.strict",
+        ),
         ({"reasoning_effort": "enormous"}, "reasoning_effort"),
         ({"store": True}, "store"),
         ({"functions": [{}]}, "functions"),
@@ -124,10 +128,11 @@ def test_formats() -> None:
     assert chat(response_format={"type": "text"}).settings.format is None
     assert chat(response_format={"type": "json_object"}).settings.format == "json"
     nested = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
-    assert chat(response_format=nested).settings.format == schema
+    wanted = {"type": "json_schema", "schema": schema}
+    assert chat(response_format=nested).settings.format == {**wanted, "strict": True}
     flat = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
-    assert respond(text=flat).settings.format == schema
-    assert messages(output_config=flat).settings.format == schema
+    assert respond(text=flat).settings.format == {**wanted, "strict": False}
+    assert messages(output_config=flat).settings.format == {**wanted, "strict": False}
     regex = {"type": "regex", "pattern": "a+"}
     assert chat(response_format=regex).settings.format == regex
 

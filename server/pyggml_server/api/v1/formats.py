@@ -17,8 +17,9 @@ _GRAMMARS: Final = ("gbnf", "lark", "regex", "choice")
 def format_of(given: Mapping[str, Any] | None, *, param: str) -> Format:
     """Read ``{"type": "text" | "json_object" | "json_schema" | "gbnf" | "lark" | "regex" | "choice", …}``.
 
-    A JSON schema lies in ``json_schema.schema`` (chat) or ``schema`` (responses); it is enforced with and without
-    ``strict``. Grammars are those of :mod:`pyggml_server.api.formats`.
+    A JSON schema lies in ``json_schema.schema`` (chat) or ``schema`` (responses). It is enforced with and without
+    ``strict``; with it, keywords that cannot be enforced are an error, otherwise they are ignored. Grammars are those
+    of :mod:`pyggml_server.api.formats`.
 
     Raises:
         FieldError: an unknown type, or the schema is missing.
@@ -41,7 +42,10 @@ def format_of(given: Mapping[str, Any] | None, *, param: str) -> Format:
 def _schema_of(given: Mapping[str, Any], *, param: str) -> dict[str, Any]:
     nested = given.get("json_schema")
     inner, path = (nested, f"{param}.json_schema.schema") if nested is not None else (given, f"{param}.schema")
-    schema = inner.get("schema") if isinstance(inner, Mapping) else None
-    if not isinstance(schema, dict):
+    if not isinstance(inner, Mapping) or not isinstance(inner.get("schema"), dict):
         raise FieldError(f"{path} is missing: a JSON schema (an object)", param=path)
-    return schema
+    strict = inner.get("strict")
+    if not isinstance(strict, bool | None):
+        where = path.removesuffix("schema") + "strict"
+        raise FieldError(f"{where} must be true or false", param=where)
+    return {"type": "json_schema", "schema": inner["schema"], "strict": bool(strict)}
