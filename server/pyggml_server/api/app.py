@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 import pyggml
 from pyggml_server.api import v1
 from pyggml_server.api.catalog import Catalog
+from pyggml_server.api.encodings import ContentEncoding
 from pyggml_server.api.endpoint import Call, Document, Endpoint, Operation, Reply
 from pyggml_server.api.generation import Generator
 from pyggml_server.api.metrics import ServerMetrics
@@ -64,6 +65,7 @@ def create_app(config: Config, store: Store, scheduler: ModelScheduler, transfer
     if config.api_keys:
         middleware.append(Middleware(ApiKeys, keys=config.api_keys))
     middleware.append(Middleware(BodyLimit, limit=_BODY_LIMIT, free="/api/blobs/"))
+    middleware.append(Middleware(ContentEncoding, limit=_BODY_LIMIT, free="/api/blobs/"))
     return Starlette(
         routes=_routes(state),
         middleware=middleware,

@@ -10,6 +10,7 @@ from typing import Any, Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pyggml_server.api.encodings import error_form
 from pyggml_server.api.endpoint import Document, send_document
 from pyggml_server.api.metrics import ServerMetrics
 
@@ -132,7 +133,7 @@ class BodyLimit:
             return
         length = Headers(scope=scope).get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length) > self._limit:
-            await self._refuse(send)
+            await self._refuse(scope, send)
             return
         seen, refused, answered = 0, False, False
 
@@ -152,8 +153,8 @@ class BodyLimit:
 
         await self._app(scope, counting, noting)
         if refused and not answered:
-            await self._refuse(send)
+            await self._refuse(scope, send)
 
-    async def _refuse(self, send: Send) -> None:
-        text = f"request body too large: at most {self._limit} bytes"
-        await send_document(send, Document({"error": text}, 413, headers=((b"connection", b"close"),)))
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        form = error_form(scope["path"], 413, f"request body too large: at most {self._limit} bytes")
+        await send_document(send, Document(form, 413, headers=((b"connection", b"close"),)))
