@@ -95,9 +95,10 @@ def test_frameworks(darwin: Plan) -> None:
 def test_metal_library_is_embedded(darwin: Plan) -> None:
     assert "-DGGML_METAL_EMBED_LIBRARY" in darwin.ninja
     linked = set(re.findall(r"ggml-metal-embed-(\w+)\.s\.o", darwin.link("libggml-metal.so")))
-    wanted = set(re.findall(r"ggml_metallib_(\w+)_start", (METAL / "ggml-metal-device.m").read_text()))
-    assert {"fa_f16", "fa_q8_0", "fa_vec_f16", "fa_vec_q8_0", "mul_mm", "mul_mv"} <= linked
-    assert wanted - linked == set(), "the back end asks for these at run time"
+    listed = (METAL / "ggml-metal-device.m").read_text().split("#define GGML_METAL_LIBS")[1].split("\n\n")[0]
+    wanted = set(re.findall(r"X\(\w+, +(\w+)\)", listed))
+    assert {"fa_aux", "fa_f16", "fa_q8_0", "fa_vec_f16", "fa_vec_q8_0", "mul_mm", "mul_mv"} <= wanted
+    assert wanted == linked, "the back end asks for exactly these at run time"
     assert "default.metallib" not in darwin.ninja, "a file beside the library would have to be installed too"
 
 
@@ -153,12 +154,17 @@ def test_every_flash_attention_kernel_is_embedded(metal: dict[str, str]) -> None
     types = {t.lower() for t in re.findall(r"case GGML_TYPE_(\w+):", case)}
     assert heads >= {64, 80, 96, 128, 256}
     assert types >= {"f16", "q8_0", "q4_0"}
-    text = "".join(metal.values())
-    kernels = re.findall(r'host_name\("kernel_flash_attn_ext_(\w+?)_dk(\d+)_dv\d+"', text)
-    have = {(kind, int(dk)) for kind, dk in kernels}
+    kernel = r'(?:host_name\("|kernel void )kernel_flash_attn_ext_(\w+)["(]'
+    names = {name for text in metal.values() for name in re.findall(kernel, text)}
+    sized = {match.groups() for name in names if (match := re.fullmatch(r"(\w+)_dk(\d+)_dv\d+", name))}
+    have = {(kind, int(dk)) for kind, dk in sized}
     assert {(kind, dk) for kind in types for dk in heads} - have == set()
-    vec = {(kind.removeprefix("vec_"), dk) for kind, dk in have if kind.startswith("vec_")}
-    assert {("f16", 64), ("f16", 128), ("f16", 256), ("q8_0", 64), ("q8_0", 256)} <= vec
+    # ggml_metal_op_flash_attn_ext_use_vec: fewer than 20 rows (decoding), heads in whole blocks of 32
+    assert {(f"vec_{kind}", dk) for kind in types for dk in heads if dk % 32 == 0} - have == set()
+    # Around them: padding, block masks, sums of split rows, quantized caches made f16 for long prompts.
+    assert {"pad", "blk", "vec_reduce", "vec_idx", *(f"kv_{kind}_f16" for kind in types if kind[0] == "q")} <= names
+    written = {name for path in (METAL / "kernels").glob("*.metal") for name in re.findall(kernel, path.read_text())}
+    assert names == written, "none is lost on the way"
 
 
 @pytest.mark.slow
