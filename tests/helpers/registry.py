@@ -32,6 +32,8 @@ class Faults:
     """Ranges are ignored."""
     slow: float = 0.0
     """Seconds before each half of a content."""
+    slow_uploads: float = 0.0
+    """Seconds before each answer to a PATCH or PUT."""
     lose_patches: int = 0
     """So many PATCHes: half of the content arrives, then the connection ends."""
 
@@ -148,6 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if not self.is_cdn and not self._allowed(headers):
             return
+        if registry.faults.slow_uploads and self.command in ("PATCH", "PUT"):
+            time.sleep(registry.faults.slow_uploads)
         if registry.take("unavailable"):
             self._answer(503, b"later")
             return

@@ -1,6 +1,6 @@
 """Registries of models: the protocol, who we are to them, transfers that go on where they ended."""
 
-from pyggml_server.registry.client import MANIFEST_TYPE, RefusedError, Repository
+from pyggml_server.registry.client import MANIFEST_TYPE, RefusedError, Repository, trusted_tls
 from pyggml_server.registry.download import Download, DownloadState
 from pyggml_server.registry.hub import HubFile, find_shards
 from pyggml_server.registry.keys import SigningKey
@@ -19,4 +19,5 @@ __all__ = [
     "Upload",
     "find_shards",
     "push_manifest",
+    "trusted_tls",
 ]

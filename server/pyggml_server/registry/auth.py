@@ -1,26 +1,26 @@
 """Who we are to a registry: token challenges (RFC 6750, the registry token protocol), Basic, Ollama's signatures."""
 
 import base64
-import binascii
 import hashlib
-import json
 import re
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 
 from pyggml_server.errors import TransferError
 from pyggml_server.registry.keys import SigningKey
+from pyggml_server.registry.passwords import find_password
 from pyggml_server.registry.settings import RegistrySettings
 
 __all__ = ["Authenticator", "Challenge", "parse_challenge"]
 
 _PARAMETER: Final = re.compile(r'([a-zA-Z][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_OLLAMA_HOSTS: Final = frozenset({"registry.ollama.ai", "ollama.com"})
+_OLLAMA_KEYS: Final = "https://ollama.com/settings/keys"
 _EMPTY: Final = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
 
 
@@ -42,7 +42,12 @@ def parse_challenge(header: str) -> Challenge:
 
 
 class Authenticator:
-    """Answers the challenges of one registry. Nothing secret goes to any other host.
+    """Answers the challenges of one registry.
+
+    A password goes to the registry, and where its challenge says that tokens are given out: that is how the protocol
+    works (Docker Hub's tokens come from another host than its blobs), and whoever can write the challenge could ask
+    for the password himself. To another host it goes only encrypted. The signature of the user's own key goes to the
+    registry's host and nowhere else.
 
     Args:
         origin: The registry.
@@ -61,36 +66,28 @@ class Authenticator:
         Raises:
             TransferError: it cannot be answered: there is no password, or the registry grants no token.
         """
-        if challenge.scheme == "basic":
-            password = self._password()
-            if password is None:
-                raise TransferError(
-                    f"{self._origin.host}: a user name and a password are needed: "
-                    f"put them into {self._settings.docker_config}, as `docker login` does"
-                )
-            self.header = f"Basic {password}"
-        elif challenge.scheme == "bearer":
-            self.header = f"Bearer {await self._token(client, challenge.parameters)}"
-        else:
+        if challenge.scheme not in ("basic", "bearer"):
             raise TransferError(
                 f"{self._origin.host}: it asks for {challenge.scheme!r} authentication, which is unknown"
             )
+        password = await find_password(self._settings.docker_config, self._origin.netloc.decode())
+        if challenge.scheme == "bearer":
+            self.header = f"Bearer {await self._token(client, challenge.parameters, password)}"
+        elif password is None:
+            raise TransferError(
+                f"{self._origin.host}: a user name and a password are needed: "
+                f"put them into {self._settings.docker_config}, as `docker login` does"
+            )
+        else:
+            self.header = f"Basic {password}"
 
-    async def _token(self, client: httpx2.AsyncClient, parameters: Mapping[str, str]) -> str:
+    async def _token(self, client: httpx2.AsyncClient, parameters: Mapping[str, str], password: str | None) -> str:
         url = self._realm(parameters)
-        headers = {}
-        same_host = url.host == self._origin.host
-        if same_host and (password := self._password()) is not None:
-            headers["Authorization"] = f"Basic {password}"
-        elif same_host:
-            key = SigningKey.load(self._settings.key_folder)
-            headers["Authorization"] = key.authorization(f"GET,{url},{_EMPTY}".encode())
+        proof, hint = self._proof(url, password)
+        headers = {} if proof is None else {"Authorization": proof}
         reply = await client.get(url, headers=headers, follow_redirects=False)
         if reply.status_code != 200:
-            raise TransferError(
-                f"{url.host}: no permission (status {reply.status_code})"
-                + (f"; is this key known there? ssh-ed25519 {key.public}" if same_host and not self._password() else "")
-            )
+            raise TransferError(f"{url.host}: no permission (status {reply.status_code}){hint}")
         try:
             document: Any = reply.json()
             token = document.get("token") or document.get("access_token")
@@ -99,6 +96,22 @@ class Authenticator:
         if not isinstance(token, str) or not token.isprintable():
             raise TransferError(f"{url.host}: its answer holds no token")
         return token
+
+    def _proof(self, url: httpx2.URL, password: str | None) -> tuple[str | None, str]:
+        """What shows a place of tokens who we are, and what to say when that does not suffice."""
+        same_host = url.host == self._origin.host
+        place = "" if same_host else f", where {self._origin.host} sends us for a token"
+        if password is not None and (same_host or url.scheme == "https"):
+            return f"Basic {password}", f"{place}: user name or password are wrong, or lack the right"
+        if password is not None:
+            return None, f"{place}, without encryption: so it gets no password"
+        if not same_host:
+            return None, f"{place}: put user name and password into {self._settings.docker_config} (`docker login`)"
+        key = SigningKey.load(self._settings.key_folder)
+        hint = f"; is this key known there? ssh-ed25519 {key.public}"
+        if url.host in _OLLAMA_HOSTS:
+            hint += f" (see {_OLLAMA_KEYS})"
+        return key.authorization(f"GET,{url},{_EMPTY}".encode()), hint
 
     def _realm(self, parameters: Mapping[str, str]) -> httpx2.URL:
         try:
@@ -116,23 +129,3 @@ class Authenticator:
         for name, value in query:
             merged = merged.add(name, value)
         return url.copy_with(params=merged)
-
-    def _password(self) -> str | None:
-        """``base64(user:password)`` for this registry, from docker's file."""
-        return read_docker_password(self._settings.docker_config, self._origin.netloc.decode())
-
-
-def read_docker_password(path: Path, host: str) -> str | None:
-    """The entry of a host in docker's ``config.json``; None where there is none."""
-    try:
-        document = json.loads(path.read_bytes())
-        entries = document.get("auths", {})
-        entry = entries.get(host) or entries.get(f"https://{host}") or entries.get(f"http://{host}") or {}
-        text = entry.get("auth") or ""
-        if b":" not in base64.b64decode(text, validate=True):
-            return None
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError, TypeError, binascii.Error, RecursionError) as error:
-        raise TransferError(f"{path}: cannot be read ({error})") from error
-    return str(text)

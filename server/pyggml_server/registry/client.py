@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
@@ -15,7 +16,7 @@ from pyggml_server.names import Name
 from pyggml_server.registry.auth import Authenticator, parse_challenge
 from pyggml_server.registry.settings import RegistrySettings
 
-__all__ = ["MANIFEST_TYPE", "RefusedError", "Repository", "retry"]
+__all__ = ["MANIFEST_TYPE", "RefusedError", "Repository", "retry", "trusted_tls"]
 
 MANIFEST_TYPE: Final = "application/vnd.docker.distribution.manifest.v2+json"
 _ACCEPT: Final = f"{MANIFEST_TYPE}, application/vnd.oci.image.manifest.v1+json"
@@ -24,6 +25,8 @@ _MAX_REDIRECTS: Final = 5
 _CONNECTS: Final = 2
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+# where a host in a name is not the one that serves
+_REGISTRIES: Final = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
 
 class RefusedError(TransferError):
@@ -64,6 +67,11 @@ async def retry(settings: RegistrySettings, work: Callable[[], Awaitable[Any]]) 
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
+def trusted_tls() -> ssl.SSLContext:
+    """Certificates are checked against those that the system trusts (or ``SSL_CERT_FILE``). Takes 60 ms to make."""
+    return httpx2.create_ssl_context()
+
+
 class Repository:
     """A model's repository, with the connections to it.
 
@@ -86,13 +94,16 @@ class Repository:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, name: Name, settings: RegistrySettings, *, insecure: bool) -> AsyncIterator[Self]:
+    async def connect(
+        cls, name: Name, settings: RegistrySettings, *, insecure: bool, tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator[Self]:
         """Open a repository.
 
         Args:
             name: The model; its scheme counts.
             settings: Sizes and patience.
             insecure: Allow HTTP, and certificates that nobody vouches for.
+            tls: What :func:`trusted_tls` gave, where there are many connections; not used with ``insecure``.
 
         Raises:
             TransferError: HTTP is asked for and not allowed.
@@ -100,7 +111,7 @@ class Repository:
         timeout = httpx2.Timeout(settings.stall, connect=settings.connect, pool=None)
         client = httpx2.AsyncClient(
             timeout=timeout,
-            verify=not insecure,
+            verify=False if insecure else tls or trusted_tls(),
             headers={"User-Agent": f"pyggml/{__version__}"},
             limits=httpx2.Limits(max_connections=settings.streams + 4),
         )
@@ -269,7 +280,7 @@ def _check_digest(data: bytes, expected: str | None) -> None:
 
 async def _origin(client: httpx2.AsyncClient, name: Name, *, insecure: bool) -> httpx2.URL:
     """Scheme and host: HTTPS, or HTTP if the name says so or (with ``insecure``) the host has nothing else."""
-    url = httpx2.URL(f"{name.scheme}://{name.host}")
+    url = httpx2.URL(f"{name.scheme}://{_REGISTRIES.get(name.host.lower(), name.host)}")
     if name.scheme == "http":
         if not insecure and url.host not in _LOCAL:
             raise TransferError(f'insecure protocol http: {name.host} is asked without encryption only with "insecure"')

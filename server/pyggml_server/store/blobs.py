@@ -180,7 +180,7 @@ class BlobStore:
     def drop_abandoned(self) -> None:
         """Delete temporary files that a killed process left more than a day ago."""
         before = time.time() - _ABANDONED_SECONDS
-        for path in self.folder.iterdir():
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if _TEMPORARY.match(path.name):
                 with suppress(FileNotFoundError):  # another process was faster
                     if path.stat().st_mtime < before:

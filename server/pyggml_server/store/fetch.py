@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import shutil
-from collections.abc import AsyncIterator, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -21,6 +22,7 @@ from pyggml_server.registry import (
     RegistrySettings,
     Repository,
     find_shards,
+    trusted_tls,
 )
 from pyggml_server.store.create import create_model
 from pyggml_server.store.jobs import Jobs, ThreadReport
@@ -51,6 +53,10 @@ class RegistryFetcher:
         self._settings: Final = settings
         self._blobs: Final = Jobs()
 
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return trusted_tls()
+
     async def fetch(self, name: Name, *, insecure: bool, publish: Report) -> None:
         """Fetch a model.
 
@@ -76,8 +82,9 @@ class RegistryFetcher:
         if shards:
             await self._fetch_shards(name, shards, insecure=insecure, publish=publish)
             return
-        for layer in _layers(name, data):
-            await self._watch(name, layer, f"/v2/{name.namespace}/{name.model}/blobs/{layer.digest}", insecure, publish)
+        layers = _layers(name, data)
+        places = {layer: f"/v2/{name.namespace}/{name.model}/blobs/{layer.digest}" for layer in layers}
+        await self._fetch_blobs(name, places, insecure=insecure, publish=publish)
         publish(Progress("writing manifest"))
         if await asyncio.to_thread(self._store.write_manifest, name, data):
             publish(Progress("removing unused layers"))
@@ -85,43 +92,75 @@ class RegistryFetcher:
 
     async def _fetch_shards(self, name: Name, shards: list[HubFile], *, insecure: bool, publish: Report) -> None:
         """Fetch the files of a split model and join them."""
-        for shard in shards:
-            place = f"/{name.namespace}/{name.model}/resolve/main/{shard.path}"
-            await self._watch(name, Layer("", shard.digest, shard.size), place, insecure, publish)
+        base = f"/{name.namespace}/{name.model}/resolve/main"
+        places = {Layer("", shard.digest, shard.size): f"{base}/{shard.path}" for shard in shards}
+        await self._fetch_blobs(name, places, insecure=insecure, publish=publish)
         files = tuple(SourceFile(PurePosixPath(shard.name), shard.digest) for shard in shards)
         await ThreadReport(publish).run(partial(create_model, self._store, Recipe(name=name, files=files)))
         await asyncio.to_thread(self._store.drop_unused, [shard.digest for shard in shards])
 
-    async def _watch(self, name: Name, layer: Layer, place: str, insecure: bool, publish: Report) -> None:
-        work = partial(self._fetch_blob, name, insecure, layer, place)
-        async with aclosing(self._blobs.watch(layer.digest, work)) as news:
+    async def _fetch_blobs(self, name: Name, places: Mapping[Layer, str], *, insecure: bool, publish: Report) -> None:
+        """Fetch what the store lacks, then check it; both are shared with others who want the same blob."""
+        for layer, place in places.items():
+            await self._share(f"fetch {layer.digest}", partial(self._fetch_blob, name, insecure, layer, place), publish)
+        publish(Progress("verifying sha256 digest"))
+        damage: DigestMismatchError | None = None
+        for layer in places:  # all of them: what is wrong goes, so that the next try fetches it
+            try:
+                await self._share(f"keep {layer.digest}", partial(self._keep_blob, layer), publish)
+            except DigestMismatchError as error:
+                damage = damage or error
+        if damage is not None:
+            raise damage
+
+    async def _share(self, key: str, work: Callable[[Report], Awaitable[None]], publish: Report) -> None:
+        async with aclosing(self._blobs.watch(key, work)) as news:
             async for progress in news:
                 publish(progress)
 
     async def _fetch_blob(self, name: Name, insecure: bool, layer: Layer, place: str, publish: Report) -> None:
+        """Bring all bytes of a blob into the folder of downloads."""
         status = f"pulling {layer.digest.removeprefix('sha256:')[:12]}"
 
         def progress(n: int) -> None:
             publish(Progress(status, n, layer.size, layer.digest))
 
-        folder = self._store.work_folder() / "downloads"
-        folder.mkdir(exist_ok=True)
-        path = folder / layer.digest.replace(":", "-")
-        async with _alone(folder / f"{path.name}.lock", lambda: publish(Progress(f"{status}: another process does"))):
-            if self._has(layer):
+        path = self._download_path(layer)
+        async with _alone(path, lambda: publish(Progress(f"{status}: another pull does"))):
+            if self._has(layer) or layer.size == 0:
                 progress(layer.size)
-                return
-            progress(0)
-            if layer.size == 0:
-                await asyncio.to_thread(self._store.blobs.add_bytes, b"")
                 return
             _check_space(path, layer.size)
             state = DownloadState(path, layer.size, self._settings.part_size(layer.size))
+            progress(state.done)
+            if state.done == layer.size:
+                return
             # own connections: those of the pull that began this may be closed before others are done
-            async with Repository.connect(name, self._settings, insecure=insecure) as repository:
+            async with Repository.connect(name, self._settings, insecure=insecure, tls=self._tls) as repository:
                 await Download(repository, repository.origin.copy_with(path=place), state, progress).run()
-            publish(Progress("verifying sha256 digest"))
+
+    async def _keep_blob(self, layer: Layer, publish: Report) -> None:
+        """Make a complete download a blob, if it is what it should be.
+
+        Raises:
+            DigestMismatchError: it is not; it is gone then.
+        """
+        path = self._download_path(layer)
+        async with _alone(path, lambda: None):
+            if self._has(layer):
+                return
+            if layer.size == 0:
+                await asyncio.to_thread(self._store.blobs.add_bytes, b"")
+                return
+            state = DownloadState(path, layer.size, self._settings.part_size(layer.size))
+            if state.done != layer.size:
+                raise TransferError(f"{layer.digest}: another process took the download away: pull again")
             await self._verify(state, layer)
+
+    def _download_path(self, layer: Layer) -> Path:
+        folder = self._store.work_folder() / "downloads"
+        folder.mkdir(exist_ok=True)
+        return folder / layer.digest.replace(":", "-")
 
     def _has(self, layer: Layer) -> bool:
         blob = self._store.blobs.find(layer.digest)
@@ -179,8 +218,8 @@ def _check_space(path: Path, size: int) -> None:
 
 @asynccontextmanager
 async def _alone(path: Path, on_wait: Callable[[], None]) -> AsyncIterator[None]:
-    """Hold a lock among processes, without blocking the event loop."""
-    lock = FileLock(path, thread_local=False)
+    """Hold the lock of a download among processes, without blocking the event loop."""
+    lock = FileLock(path.with_name(f"{path.name}.lock"), thread_local=False)
     told = False
     while True:
         try:

@@ -4,7 +4,9 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ CONFIG_MEDIA_TYPE: Final = "application/vnd.docker.container.image.v1+json"
 LAYER_PREFIX: Final = "application/vnd.ollama.image."
 # 4 MB of JSON is far more than any model needs
 _MAX_BYTES: Final = 4 << 20
+_TEMPORARY: Final = re.compile(r"\.[0-9a-f]{16}\.tmp\Z")
+_ABANDONED_SECONDS: Final = 24 * 3600
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -169,8 +173,13 @@ class ManifestStore:
                 raise StoreError(f"{path}: the manifest is damaged ({error}); pull or remove the model") from error
         return found
 
-    def drop_empty_folders(self) -> None:
-        """Delete folders of names that have no manifest any more."""
+    def drop_leftovers(self) -> None:
+        """Delete folders of names that have no manifest any more, and what a killed process left a day ago."""
+        before = time.time() - _ABANDONED_SECONDS
+        for path in self.folder.glob("*/*/*/.*.tmp"):
+            with suppress(FileNotFoundError):  # another process was faster
+                if _TEMPORARY.match(path.name) and path.stat().st_mtime < before:
+                    path.unlink()
         for depth in ("*/*/*", "*/*", "*"):
             for folder in self.folder.glob(depth):
                 with suppress(OSError):  # not empty, or no folder

@@ -1,6 +1,7 @@
 """The model store: Ollama's folder of blobs and manifests, seen as models with names."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -263,8 +264,9 @@ class Store:
         with self.lock():
             used = self.manifests.digests()
             removed = self.blobs.drop_unused(used)
-            self.manifests.drop_empty_folders()
-            self._drop_old_downloads()
+            self.blobs.drop_abandoned()
+            self.manifests.drop_leftovers()
+            self._drop_old_work()
         return removed
 
     @contextmanager
@@ -296,12 +298,19 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _drop_old_downloads(self) -> None:
+    def _drop_old_work(self) -> None:
+        """Delete what was left of downloads and conversions a week ago."""
         before = time.time() - _RESUMABLE_SECONDS
-        for path in (self.work_folder() / "downloads").glob("sha256-*"):
-            with suppress(FileNotFoundError):  # another process was faster
-                if path.stat().st_mtime < before:
-                    path.unlink()
+        for kind in ("downloads", "pull", "create"):
+            folder = self.work_folder() / kind
+            for path in folder.iterdir() if folder.is_dir() else ():
+                with suppress(FileNotFoundError):  # another process was faster
+                    if path.stat().st_mtime >= before:
+                        continue
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink()
 
     def _add_layer(self, media_type: str, data: bytes) -> Layer:
         blob = self.blobs.add_bytes(data)

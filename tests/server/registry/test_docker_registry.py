@@ -5,18 +5,21 @@ import base64
 import hashlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.killable import Killable
+from helpers.tokens import Certificate, running_token_server
 from pyggml_server.errors import ModelNotFoundError, TransferError
 from pyggml_server.names import Name
 from pyggml_server.registry import RegistrySettings
@@ -36,7 +39,9 @@ def _free_port() -> int:
         return port
 
 
-def _run_registry(folder: Path, *, htpasswd: str | None = None) -> Iterator[str]:
+@contextmanager
+def running(folder: Path, *, htpasswd: str = "", auth: dict[str, Any] | None = None) -> Iterator[str]:
+    """Run it; gives ``address:port``."""
     port = _free_port()
     config: dict[str, Any] = {
         "version": "0.1",
@@ -44,9 +49,11 @@ def _run_registry(folder: Path, *, htpasswd: str | None = None) -> Iterator[str]
         "http": {"addr": f"127.0.0.1:{port}", "secret": "s"},
         "log": {"level": "error", "accesslog": {"disabled": True}},
     }
-    if htpasswd is not None:
+    if htpasswd:
         (folder / "htpasswd").write_text(htpasswd + "\n")
-        config["auth"] = {"htpasswd": {"realm": "here", "path": str(folder / "htpasswd")}}
+        auth = {"htpasswd": {"realm": "here", "path": str(folder / "htpasswd")}}
+    if auth is not None:
+        config["auth"] = auth
     (folder / "config.yml").write_text(json.dumps(config))
     command = [str(BINARY), "serve", str(folder / "config.yml")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -64,7 +71,8 @@ def _run_registry(folder: Path, *, htpasswd: str | None = None) -> Iterator[str]
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[str]:
     """A registry for everybody."""
-    yield from _run_registry(tmp_path)
+    with running(tmp_path) as address:
+        yield address
 
 
 def _run(events: Any) -> list[str]:
@@ -120,18 +128,69 @@ def _url(name: Name) -> str:
     return f"http://{name.host}/{name.namespace}/{name.model}:{name.tag}"
 
 
+def _write_password(settings: RegistrySettings, host: str, password: str) -> None:
+    auth = base64.b64encode(password.encode()).decode()
+    settings.docker_config.write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+
+
 def test_a_password(tmp_path, transfers: Transfers, store: Store, weights, settings: RegistrySettings):
-    registry = _run_registry(tmp_path, htpasswd=HTPASSWD)
-    host = next(registry)
-    try:
+    with running(tmp_path, htpasswd=HTPASSWD) as host:
         name = _fill(store, weights, host)
         with pytest.raises(TransferError, match="a user name and a password are needed"):
             _run(transfers.push(_url(name)))
-        auth = base64.b64encode(b"user:word").decode()
-        settings.docker_config.write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+        _write_password(settings, host, "user:word")
         _run(transfers.push(_url(name)))
         store.remove(name)
         _run(transfers.pull(_url(name)))
         assert store.get(name).path.read_bytes() == weights
+
+
+def test_tokens_of_another_host(tmp_path, transfers: Transfers, store: Store, weights, settings: RegistrySettings):
+    """As Docker Hub: the registry at one host, signed tokens with a scope at another, for those with a password."""
+    certificate = Certificate.make(tmp_path / "tokens.pem")
+    with running_token_server(certificate) as tokens:
+        place = {"realm": tokens.url, "service": "tests", "issuer": "tests", "rootcertbundle": str(certificate.path)}
+        with running(tmp_path, auth={"token": place}) as host:
+            name, second = _fill(store, weights, host), _fill(store, weights, host, "y")
+            with pytest.raises(TransferError, match="localhost: no permission"):
+                _run(transfers.push(_url(name), insecure=True))
+            _write_password(settings, host, "user:word")
+            _run(transfers.push(_url(name), insecure=True))
+            before = sum(path.stat().st_size for path in (tmp_path / "data").rglob("data"))
+            _run(transfers.push(_url(second), insecure=True))  # mounted: that takes the right to both repositories
+            after = sum(path.stat().st_size for path in (tmp_path / "data").rglob("data"))
+            assert after - before < len(weights)
+            store.remove(second)
+            _run(transfers.pull(_url(second), insecure=True))
+            assert store.get(second).path.read_bytes() == weights
+        scopes = {scope for query, _ in tokens.requests for scope in query.get("scope", [])}
+        assert {"repository:me/x:pull", "repository:me/x:pull,push", "repository:me/y:pull,push"} <= scopes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_transfers(host, tmp_path, store: Store, weights):
+    """kill -9 at random moments of push and pull: the registry and the store never show anything half."""
+    dice, killable = random.Random(3), Killable()
+    name = _fill(store, weights, host)
+    killed = 0
+    try:
+        for i in range(40):
+            killed += killable.run("push", seconds=dice.uniform(0.02, 0.4), store=str(store.folder), name=_url(name))
+            other = Store(tmp_path / f"other{i}")
+            with suppress(AssertionError):  # not there yet
+                killable.run("pull", store=str(other.folder), name=_url(name))
+            for entry in other.list():
+                assert other.get(entry.name).path.read_bytes() == weights
+        assert killed > 10
+        assert not killable.run("push", store=str(store.folder), name=_url(name))
+        other = Store(tmp_path / "last")
+        for _ in range(40):
+            killable.run("pull", seconds=dice.uniform(0.02, 0.3), store=str(other.folder), name=_url(name))
+            for entry in other.list():
+                assert other.get(entry.name).path.read_bytes() == weights
+                other.remove(entry.name)
+        assert not killable.run("pull", store=str(other.folder), name=_url(name))
+        assert other.get(name).path.read_bytes() == weights
     finally:
-        registry.close()
+        killable.close()
