@@ -11,17 +11,23 @@ from .config import EngineConfig
 __all__ = ["create_cache", "flash_attn_works", "n_cells"]
 
 
-def n_cells(config: EngineConfig, *, n_ctx: int, window: int) -> int:
-    """Tokens that a cache must hold for ``config.n_parallel`` sequences of ``n_ctx`` positions."""
+def n_cells(config: EngineConfig, *, n_ctx: int, reach: int) -> int:
+    """Tokens that a cache must hold for ``config.n_parallel`` sequences of ``n_ctx`` positions.
+
+    Args:
+        config: how many sequences and how large batches are.
+        n_ctx: positions of one sequence.
+        reach: how many positions a token sees at most, 0 for all.
+    """
     everything = n_ctx * config.n_parallel
     # Room for a whole batch beside the windows: its first token still looks back.
-    return min(everything, window * config.n_parallel + config.n_batch) if window else everything
+    return min(everything, reach * config.n_parallel + config.n_batch) if reach else everything
 
 
 def create_cache(
     shape: ModelShape, config: EngineConfig, device_of: Callable[[int], Device], *, n_ctx: int, flash_attn: bool
 ) -> Cache:
-    """One cache per window size; a single one where all layers agree.
+    """One cache per size of window and chunk; a single one where all layers agree.
 
     Args:
         shape: the model.
@@ -36,20 +42,21 @@ def create_cache(
     """
     if shape.cache == CacheKind.BATCH_ONLY:
         return BatchOnlyCache(flash_attn=flash_attn)
-    windows = sorted({layer.window for layer in shape.layers})
+    looks = sorted({_look(layer) for layer in shape.layers})
     caches: list[Cache] = []
     try:
-        for window in windows:
-            inside = [layer.shape for layer in shape.layers if layer.window == window]
+        for window, chunk in looks:
+            inside = [layer.shape for layer in shape.layers if _look(layer) == (window, chunk)]
             caches.append(
                 CausalCache(
                     inside,
                     [device_of(layer.layer) for layer in inside],
-                    n_cells=n_cells(config, n_ctx=n_ctx, window=window),
+                    n_cells=n_cells(config, n_ctx=n_ctx, reach=min(filter(None, (window, chunk)), default=0)),
                     type_k=config.type_k,
                     type_v=config.type_v,
                     flash_attn=flash_attn,
                     window=window,
+                    chunk=chunk,
                 )
             )
     except Exception:
@@ -58,7 +65,11 @@ def create_cache(
         raise
     if len(caches) == 1:
         return caches[0]
-    return MixedCache(caches, {layer.shape.layer: windows.index(layer.window) for layer in shape.layers})
+    return MixedCache(caches, {layer.shape.layer: looks.index(_look(layer)) for layer in shape.layers})
+
+
+def _look(layer: LayerCache) -> tuple[int, int]:
+    return layer.window, layer.chunk
 
 
 def flash_attn_works(layers: Sequence[LayerCache], device: Device, *, type_k: DType, type_v: DType) -> bool:

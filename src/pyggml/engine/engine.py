@@ -117,7 +117,7 @@ class Engine(Closing):
             store,
             self.cache,
             min_tokens=config.snapshot_min_tokens,
-            windowed=any(layer.window for layer in shape.layers),
+            windowed=any(layer.window or layer.chunk for layer in shape.layers),
         )
         return self._stack.enter_context(saved)
 

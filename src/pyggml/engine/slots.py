@@ -100,11 +100,13 @@ class Slots:
 
     def _longest(self, ids: Sequence[int], key: Hashable) -> tuple[Slot | None, int]:
         """The slot with the longest prefix that can be continued; an idle one among equals."""
-        found = [(common_prefix(ids, slot.tokens, len(ids) - 1), slot) for slot in self.slots if slot.key == key]
-        for length, slot in sorted(found, key=lambda pair: (-pair[0], pair[1].owner is not None, -pair[1].used)):
-            if length > 0 and self.cache.can_resume(slot.seq_id, length):
-                return slot, length
-        return None, 0
+        found: list[tuple[int, bool, int, Slot]] = []
+        for slot in self.slots:
+            if slot.key == key and (common := common_prefix(ids, slot.tokens, len(ids) - 1)):
+                length = self.cache.resume_point(slot.seq_id, common)
+                found.append((length, slot.owner is None, slot.used, slot))
+        length, _, _, source = max(found, key=lambda each: each[:3], default=(0, False, 0, None))
+        return (source, length) if length else (None, 0)
 
     def release(self, slot: Slot) -> None:
         """The owner is done; what the slot holds stays until the room is needed."""

@@ -32,10 +32,17 @@ class CacheKind:
 
 @dataclass(frozen=True)
 class LayerCache:
-    """What one layer needs of a cache; ``window`` 0 means that it sees everything."""
+    """What one layer needs of a cache; ``window`` and ``chunk`` 0 mean that it sees everything.
+
+    Attributes:
+        shape: what it stores per token.
+        window: positions that a token sees, its own included (gemma3, gpt-oss).
+        chunk: a token sees back to the last position that is a multiple of it (llama4).
+    """
 
     shape: LayerShape
     window: int = 0
+    chunk: int = 0
 
 
 @dataclass(frozen=True)
