@@ -222,12 +222,12 @@ def test_a_text_too_long_is_cut_and_reported(http: httpx2.Client) -> None:
 
 def test_no_shift_ends_at_the_end_of_the_context(http: httpx2.Client) -> None:
     body: dict[str, Any] = {"model": MODEL, "prompt": "word " * 245, "raw": True, "stream": False, "shift": False}
-    body["options"] = {"num_predict": 60, "ignore_eos": True}
+    body["options"] = {"num_predict": 24, "ignore_eos": True}
     answer = http.post("/api/generate", json=body).json()
     assert answer["done_reason"] == "length"
     assert answer["eval_count"] < 20
     shifted = http.post("/api/generate", json={**body, "shift": True}).json()
-    assert shifted["eval_count"] == 60
+    assert shifted["eval_count"] == 24
     assert shifted["context_shifts"] >= 1
 
 

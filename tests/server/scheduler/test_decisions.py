@@ -248,7 +248,7 @@ class Decisions(RuleBasedStateMachine):
 
 
 TestDecisions = Decisions.TestCase
-TestDecisions.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestDecisions.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 def test_eviction_follows_use() -> None:

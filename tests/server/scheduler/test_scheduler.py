@@ -21,7 +21,7 @@ Run = Callable[[Any], Any]
 
 DELAYED = """
 import os, sys, time
-time.sleep(2)
+time.sleep(1)
 os.execv(sys.executable, [sys.executable, "-m", "pyggml_server.runner", *sys.argv[1:]])
 """
 
@@ -164,12 +164,11 @@ def test_a_slow_load_holds_up_nobody_else(
 ) -> None:
     async def use() -> None:
         async with Serving(make_config(), script(DELAYED)) as scheduler:
-            async with scheduler.lease(minilm):
-                pass
+            await _pid_and_ctx(scheduler, minilm)
             slow = asyncio.ensure_future(_pid_and_ctx(scheduler, smollm2))
             await asyncio.sleep(0.1)
             assert scheduler.loaded()[-1].state == "loading" or scheduler.loaded()[0].state == "loading"
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(0.9):
                 async with scheduler.lease(minilm) as runner:
                     assert (await runner.embed([[101, 102]])).rows == 1
             assert not slow.done()
@@ -297,7 +296,7 @@ def test_closing_refuses_who_waits_and_ends_who_runs(
     make_config: MakeConfig, smollm2: ModelSpec, minilm: ModelSpec, script: Any, run: Run
 ) -> None:
     async def use() -> None:
-        scheduler = ModelScheduler(make_config())
+        scheduler = ModelScheduler(make_config(OLLAMA_MAX_LOADED_MODELS="1"))
         async with AsyncExitStack() as stack:
             runner = await stack.enter_async_context(scheduler.lease(smollm2))
             waiting = asyncio.ensure_future(_pid_and_ctx(scheduler, minilm))
