@@ -85,6 +85,7 @@ def test_static_backends_are_refused(configure: Configure, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("option", "package", "said"),
     [
+        ("BLAS", "BLAS", "libopenblas-dev pkg-config"),
         ("CUDA", "CUDAToolkit", "needs the CUDA toolkit"),
         ("VULKAN", "SPIRV-Headers", "libvulkan-dev glslc spirv-headers"),
     ],

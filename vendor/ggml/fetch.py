@@ -81,7 +81,10 @@ def download(requirements: Path, folder: Path) -> Path:
     ]
     command += ["--no-binary", package, "--require-hashes", "-r", str(requirements), "-d", str(folder)]
     path = os.pathsep.join(filter(None, [str(HERE / "shim"), os.environ.get("PYTHONPATH")]))
-    run = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    env = {**os.environ, "PYTHONPATH": path}
+    if env.get("PIP_RETRIES") == "0":
+        env["PIP_RETRIES"] = "1"  # only when it tries again does pip say that an index cannot be reached
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     output = run.stdout + run.stderr
     if run.returncode != 0:
         raise FetchError(explain(output, package, version))
