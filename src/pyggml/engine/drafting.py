@@ -1,7 +1,7 @@
 """Guessing the next tokens, for the model to check several at once.
 
 A drafter only proposes: the model computes the draft in one batch, and what it would have chosen otherwise is dropped,
-so drafts change the speed and never the text.
+so drafts change the speed and not the text (:class:`Request` says how exactly).
 """
 
 from collections.abc import Sequence

@@ -30,7 +30,10 @@ class Request:
         n_keep: tokens at the beginning that shifting and truncating leave alone; -1: the whole prompt.
         logprobs: report the log-probability of each token and of so many of the most likely ones; None: no report.
         grammar: what the answer must look like.
-        drafter: proposes tokens that are verified together (speculative decoding); the answer stays the same.
+        drafter: proposes tokens that are verified together (speculative decoding). At temperature 0 the answer stays
+            the same: bit by bit with quantized weights on x86 CPUs with AVX2 (without AVX-512), flash attention over
+            F16 and at most 8 tokens in the batch; elsewhere a token computed in a batch is rounded differently from one
+            computed alone, and where two tokens are nearly equally likely the answer may take the other one.
         n_draft: most tokens proposed at once; with the known one, 8 columns are what CPU kernels like.
         adapters: scale of each LoRA adapter by index, for this request alone; others have scale 0.
         priority: requests with a higher number get a free sequence first.
