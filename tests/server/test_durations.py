@@ -41,7 +41,7 @@ def test_format(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [(0, 0), (300, 300), (0.5, 0.5), (-1, math.inf), ("5m", 300), ("-1", math.inf), ("-1s", math.inf), ("0", 0),
-     ("60", 60), (10**12, math.inf), (-0.001, math.inf)],
+     ("60", 60), (10**12, math.inf), (10**400, math.inf), (-(10**400), math.inf), (-0.001, math.inf)],
 )  # fmt: skip
 def test_keep_alive(value: object, seconds: float) -> None:
     keep_alive = KeepAlive.parse(value)

@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from pyggml_server.api.bodies import decode_body
 from pyggml_server.api.errors import message_of, status_of
 from pyggml_server.api.listening import while_listening
 from pyggml_server.api.state import ApiState
@@ -131,12 +132,12 @@ class Endpoint:
         body = await request.body()
         if not body:
             raise msgspec.ValidationError("missing request body")
-        return decoder.decode(body)
+        return decode_body(decoder, body)
 
 
 def error_document(error: Exception) -> Document:
     """``{"error": …}`` with the status of the exception."""
-    if isinstance(error, msgspec.DecodeError | UnicodeDecodeError):
+    if isinstance(error, msgspec.DecodeError):
         return Document({"error": str(error)}, 400)
     status = status_of(error)
     if status == 500:

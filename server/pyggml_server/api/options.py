@@ -36,6 +36,7 @@ KNOWN_OPTIONS: Final[Mapping[str, str]] = {**_LOAD, **_SAMPLING, **_GENERATION}
 _RETIRED: Final = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"})
 _PROBABILITIES: Final = ("top_p", "min_p", "typical_p")
 _MIN_CTX: Final = 4
+_MOST_THREADS: Final = 512  # ggml's own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,9 @@ def _checked(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _convert(name: str, kind: str, value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = _is_number(value)
     if kind == _INT and number:
-        return int(value)
+        return _integer(name, value)
     if kind == _FLOAT and number:
         return float(value)
     if kind == _BOOL and isinstance(value, bool):
@@ -149,6 +150,14 @@ def _convert(name: str, kind: str, value: Any) -> Any:
     raise BadRequestError(f'option "{name}" must be of type {"array" if kind == "numbers" else kind}')
 
 
+def _integer(name: str, value: float) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise BadRequestError(f'option "{name}" must be an integer of 64 bits, got {value}')
+    if name == "num_thread" and value > _MOST_THREADS:
+        raise BadRequestError(f'option "{name}" must be {_MOST_THREADS} or less, got {value}')
+    return int(value)
+
+
 def _texts(name: str, value: Any) -> list[str]:
     if isinstance(value, str) and name == "stop":
         return [value]  # Modelfiles of some registries hold a bare text
@@ -160,7 +169,10 @@ def _texts(name: str, value: Any) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 def _token(name: str, key: Any) -> int:

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from pyggml_server.api.bodies import Int32
+
 __all__ = [
     "ChatRequest",
     "CopyRequest",
@@ -69,7 +71,7 @@ class _Answering(_Model, kw_only=True):
     shift: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    priority: int | None = None
+    priority: Int32 | None = None
     load_progress: bool | None = None
     debug_render_only: bool | None = msgspec.field(name="_debug_render_only", default=None)
 
@@ -100,10 +102,10 @@ class EmbedRequest(_Model, kw_only=True):
 
     input: Any = None
     truncate: bool | None = None
-    dimensions: int | None = None
+    dimensions: Int32 | None = None
     options: dict[str, Any] | None = None
     keep_alive: int | float | str | None = None
-    priority: int | None = None
+    priority: Int32 | None = None
 
 
 class EmbeddingsRequest(_Model, kw_only=True):
@@ -124,7 +126,7 @@ class RerankRequest(_Model, kw_only=True):
     truncate: bool | None = None
     options: dict[str, Any] | None = None
     keep_alive: int | float | str | None = None
-    priority: int | None = None
+    priority: Int32 | None = None
 
 
 class TokenizeRequest(_Model, kw_only=True):

@@ -100,8 +100,10 @@ class KeepAlive:
                 seconds = float(text) if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text) else parse_duration(text)
             except ValueError as error:
                 raise BadRequestError(f"keep_alive: {error}, nor a number of seconds (negative: for ever)") from error
-        elif isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
-            seconds = float(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            seconds = float(max(-1, min(value, _LONGEST)))  # floats do not hold integers of hundreds of digits
+        elif isinstance(value, float) and not math.isnan(value):
+            seconds = value
         else:
             raise BadRequestError(f"keep_alive: {value!r} is neither a number of seconds nor a duration such as 5m")
         if seconds < 0 or seconds * 10**9 > _LONGEST:

@@ -64,11 +64,11 @@ class ModelScheduler:
         self._closed = False
 
     async def close(self) -> None:
-        """Refuse who waits, end all runners and wait for them."""
+        """Refuse who waits (503: they may ask again), end all runners and wait for them."""
         self._closed = True
         for ticket in self._pending:
             if not ticket.granted.done():
-                ticket.granted.set_exception(ServerError("the server is shutting down"))
+                ticket.granted.set_exception(ServerBusyError("the server is shutting down"))
         self._pending.clear()
         for entry in list(self._entries.values()):
             if entry.load_task is not None and not entry.load_task.done():
@@ -185,7 +185,7 @@ class ModelScheduler:
     async def _admit(self, ticket: Ticket) -> Entry:
         """Wait until the ticket is granted; its lease is counted then."""
         if self._closed:
-            raise ServerError("the server is shutting down")
+            raise ServerBusyError("the server is shutting down")
         self._check_queue(ticket)
         self._pending.append(ticket)
         self._pump()

@@ -83,12 +83,19 @@ def needs_reload(wanted: ModelSpec, had: ModelSpec, loaded: Loaded) -> bool:
         return True
     if new.num_batch is not None and new.num_batch != loaded.n_batch:
         return True
-    pairs = [(new.main_gpu, old.main_gpu), (new.use_mmap, old.use_mmap is not False)]
-    if new.num_gpu is not None and new.num_gpu >= 0:
-        pairs.append((new.num_gpu, old.num_gpu))
+    pairs: list[tuple[object, object]] = [(new.use_mmap, old.use_mmap is not False)]
+    if not _without_gpu(had, loaded):
+        pairs.append((new.main_gpu, old.main_gpu))
+        if new.num_gpu is not None and new.num_gpu >= 0:
+            pairs.append((new.num_gpu, old.num_gpu))
     if new.num_thread:
         pairs.append((new.num_thread, old.num_thread))
     return any(wish is not None and wish != have for wish, have in pairs)
+
+
+def _without_gpu(had: ModelSpec, loaded: Loaded) -> bool:
+    """Whether there is no GPU: the model could have gone to one, and none was found."""
+    return had.options.num_gpu != 0 and bool(loaded.devices) and all(each["type"] == "cpu" for each in loaded.devices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,22 @@ def test_automatic_values() -> None:
     assert (load.num_ctx, load.num_gpu, load.main_gpu) == (4, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("seed", 2**63, "64 bits"),
+        ("seed", -(2**64), "64 bits"),
+        ("seed", 1e300, "64 bits"),
+        ("seed", 10**400, "integer"),
+        ("temperature", 10**400, "float32"),
+        ("num_thread", 513, "512 or less"),
+    ],
+)
+def test_numbers_that_nothing_can_hold(name: str, value: float, text: str) -> None:
+    with pytest.raises(BadRequestError, match=text):
+        merge_options({}, {name: value})
+
+
 def test_minus_one_is_a_random_seed() -> None:
     assert "seed" not in merge_options({}, {"seed": -1}).sampling
     assert merge_options({}, {"seed": 7}).sampling["seed"] == 7

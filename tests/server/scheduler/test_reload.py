@@ -41,3 +41,16 @@ def test_needs_reload(wanted: LoadOptions, had: LoadOptions, reload: bool) -> No
 def test_a_context_beyond_the_trained_one_is_as_large_as_can_be() -> None:
     spec = ModelSpec("m", "d", Path("m"), options=LoadOptions(num_ctx=10**6))
     assert not needs_reload(spec, spec, Loaded(1, 8192, 8192, 4, 1, 1, True, 1, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("had", "device", "reload"),
+    [(None, "cpu", False), (99, "cpu", False), (0, "cpu", True), (None, "gpu", True)],
+)
+def test_where_there_is_no_gpu_it_does_not_matter_which(had: int | None, device: str, reload: bool) -> None:
+    wanted, had_spec = (
+        ModelSpec("m", "d", Path("m"), options=options)
+        for options in (LoadOptions(num_gpu=7, main_gpu=0), LoadOptions(num_gpu=had))
+    )
+    loaded = Loaded(1, 4096, 8192, 4, 1, 1, True, 1, 0, 1, n_batch=512, devices=[{"name": "D0", "type": device}])
+    assert needs_reload(wanted, had_spec, loaded) == reload

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from pyggml_server.api.bodies import Int32
+
 __all__ = ["Extras", "LogProbItem", "PromptDetails", "StreamOptions", "TopLogProb", "Usage"]
 
 
@@ -28,7 +30,7 @@ class Extras(msgspec.Struct, kw_only=True):
     keep_alive: str | float | None = None
     truncate: bool | None = None
     shift: bool | None = None
-    priority: int = 0
+    priority: Int32 = 0
 
 
 class StreamOptions(msgspec.Struct):

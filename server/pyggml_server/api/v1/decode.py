@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
+from pyggml_server.api.bodies import decode_body
 from pyggml_server.api.tasks import Settings
 from pyggml_server.api.v1.common_types import Extras
 from pyggml_server.api.v1.errors import FieldError
@@ -26,7 +27,7 @@ async def decode(request: Request, decoder: msgspec.json.Decoder[_T]) -> _T:
     body = await request.body()
     if not body:
         raise BadRequestError("missing request body")
-    return decoder.decode(body)
+    return decode_body(decoder, body)
 
 
 def encode(value: object) -> bytes:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from starlette.requests import Request
 
+from pyggml_server.api.bodies import Int32
 from pyggml_server.api.v1.common_types import Extras
 from pyggml_server.api.v1.decode import decode, encode, settings_of
 from pyggml_server.api.v1.errors import FieldError
@@ -22,7 +23,7 @@ class EmbeddingRequest(Extras, kw_only=True):
 
     model: str
     input: str | list[str | int | list[int]] = ""
-    dimensions: int | None = None
+    dimensions: Int32 | None = None
     encoding_format: str | None = None
 
 
