@@ -11,7 +11,14 @@ from typing import Any, Final, Generic, TypeVar
 from pyggml.errors import PyggmlError
 from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.tokenizer import Tokenizer
-from pyggml_server.errors import BadRequestError, CloudError, InvalidNameError, ModelNotFoundError, ServerError
+from pyggml_server.errors import (
+    BadRequestError,
+    CloudError,
+    InvalidNameError,
+    ModelNotFoundError,
+    ServerError,
+    StoreError,
+)
 from pyggml_server.names import Name
 from pyggml_server.scheduler import LoadOptions, ModelSpec
 from pyggml_server.store import Store, StoredModel
@@ -111,7 +118,8 @@ class Catalog:
         Raises:
             BadRequestError: there is no name.
             CloudError: the name means a model on somebody else's computers.
-            ModelNotFoundError: there is no such model; also where the name is no name, as Ollama has it.
+            ModelNotFoundError: there is no such model, or one of its files is gone; also where the name is no name, as
+                Ollama has it.
         """
         if not text:
             raise BadRequestError("model is required")
@@ -122,6 +130,15 @@ class Catalog:
             if text.endswith((":cloud", "-cloud")):
                 raise CloudError(f"model '{text}' runs in a cloud; this server only runs models of its own") from None
             raise ModelNotFoundError(f"model '{text}' not found") from None
+        except StoreError as error:
+            if await self.run(self._complete, name):
+                raise
+            _log.warning("%s", error)
+            raise ModelNotFoundError(f'model "{text}" not found, try pulling it first') from None
+
+    def _complete(self, name: Name) -> bool:
+        """Whether all files are there that a model's manifest names."""
+        return all(self.store.blobs.path(digest).exists() for digest in self.store.manifests.read(name).digests)
 
     async def open(self, text: str) -> OpenModel:
         """The model of a name, with its renderer and tokenizer; see :meth:`find` for the errors."""

@@ -1,9 +1,10 @@
 """Models on disk: list, show, copy, delete, create, pull, push, blobs."""
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -11,12 +12,14 @@ from pyggml_server.api.answers import Details, Models, ShowAnswer, TagModel
 from pyggml_server.api.catalog import Facts
 from pyggml_server.api.endpoint import Call, Document, Reply
 from pyggml_server.api.showing import show_model
-from pyggml_server.errors import BadRequestError, InvalidNameError, ModelNotFoundError
+from pyggml_server.errors import BadRequestError, InvalidNameError, ModelNotFoundError, StoreError
 from pyggml_server.names import Name
 from pyggml_server.store import ModelDetails, ModelEntry
 from pyggml_server.templates import GoTemplate
 
 __all__ = ["copy", "create", "delete", "details_of", "find_blob", "pull", "push", "put_blob", "show", "tags"]
+
+_log: Final = logging.getLogger(__name__)
 
 
 async def tags(call: Call) -> Reply:
@@ -87,6 +90,8 @@ async def delete(call: Call) -> Reply:
         await state.scheduler.unload(stored.digest)
     except ModelNotFoundError:
         raise ModelNotFoundError(f"model '{text}' not found") from None
+    except StoreError as error:
+        _log.warning("a damaged model is removed: %s", error)
     await state.catalog.run(state.store.remove, name)
     return Document()
 

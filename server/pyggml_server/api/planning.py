@@ -10,7 +10,7 @@ from pyggml_server.api.options import Options, merge_options
 from pyggml_server.api.tasks import ChatTask, PromptTask, Settings, Task
 from pyggml_server.errors import BadRequestError, CapabilityError, ContextTooLongError
 from pyggml_server.protocol import GrammarText
-from pyggml_server.templates import Message, RenderedPrompt, fit_messages, tool_choice_grammar
+from pyggml_server.templates import GoTemplate, Message, RenderedPrompt, fit_messages, tool_choice_grammar
 
 __all__ = ["Plan", "Prompt", "plan_task", "render_task"]
 
@@ -76,6 +76,7 @@ def plan_task(task: Task, model: OpenModel) -> Plan:
     Raises:
         CapabilityError: the model cannot do what is asked.
         BadRequestError: the task contradicts itself, or an option is wrong.
+        TemplateError: the template of the task is wrong.
     """
     settings = task.settings
     if settings.logprobs is not None and not 0 <= settings.logprobs <= MAX_LOGPROBS:
@@ -123,6 +124,8 @@ def _check_prompt(task: PromptTask, model: OpenModel) -> None:
         raise BadRequestError("raw mode does not support template, system, or context")
     if not model.can("completion"):
         raise CapabilityError(f'"{task.model}" does not support generate')
+    if task.template:
+        GoTemplate(task.template)  # a wrong one is refused before anything is loaded
     if task.suffix and not model.can("insert") and not task.template:
         raise CapabilityError(f"{model.full_name} does not support insert")
     if task.images:

@@ -1,9 +1,13 @@
 """Statuses and texts of errors: clients compare them."""
 
+import json
 from typing import Any
 
 import httpx2
 import pytest
+
+from helpers.live_server import LiveServer
+from pyggml_server.names import Name
 
 pytestmark = pytest.mark.model
 
@@ -36,6 +40,7 @@ STRICT = {"type": "json_schema", "schema": {"type": "array", "uniqueItems": True
         ("/api/chat", {"model": MODEL, "messages": ASK, "think": "hard"}, 400, 'invalid think value: "hard"'),
         ("/api/generate", {"model": MODEL, "prompt": "a", "suffix": "b"}, 400,
          "registry.ollama.ai/library/smol:latest does not support insert"),
+        ("/api/generate", {"model": MODEL, "prompt": "a", "template": "{{"}, 400, "the Go template cannot be parsed"),
         ("/api/generate", {"model": "minilm", "prompt": "a"}, 400, '"minilm" does not support generate'),
         ("/api/chat", {"model": "minilm", "messages": ASK}, 400, '"minilm" does not support chat'),
         ("/api/generate", {"model": MODEL, "prompt": "a", "images": ["aGk="]}, 400, '"smol" does not support images'),
@@ -69,6 +74,21 @@ def test_bad_bodies(http: httpx2.Client, content: bytes, error: str) -> None:
     answer = http.post("/api/chat", content=content)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(error)
+
+
+def test_weights_that_are_gone(live: LiveServer, http: httpx2.Client) -> None:
+    """Clients pull again what is not found."""
+    source, broken = (live.store.manifests.path(Name.parse(name)) for name in (MODEL, "gone"))
+    document = json.loads(source.read_text())
+    for layer in document["layers"]:
+        if layer["mediaType"].endswith(".model"):
+            layer["digest"] = f"sha256:{'7' * 64}"
+    broken.parent.mkdir(parents=True)
+    broken.write_text(json.dumps(document))
+    for path, body in (("/api/chat", {"messages": ASK}), ("/api/embed", {"input": "a"}), ("/api/show", {})):
+        answer = http.post(path, json={"model": "gone", **body})
+        assert (answer.status_code, answer.json()) == (404, {"error": 'model "gone" not found, try pulling it first'})
+    assert http.request("DELETE", "/api/delete", json={"model": "gone"}).status_code == 200
 
 
 def test_delete(http: httpx2.Client) -> None:
