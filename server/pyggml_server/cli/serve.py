@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 import uvicorn
 
+from pyggml_server.cli.heads import BoundedHeads
 from pyggml_server.config import SETTINGS, Config, find_unused
 from pyggml_server.errors import ServerError
 from pyggml_server.scheduler import ModelScheduler
@@ -95,7 +96,7 @@ def _make_server(config: Config) -> "_Server":
     return _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedHeads,
             loop="asyncio",
             ws="none",
             lifespan="on",
