@@ -53,6 +53,10 @@ if(GGML_CUDA)
     pyggml_stop("GGML_CUDA=ON needs the CUDA toolkit with nvcc and cuBLAS (nvcc: ${CUDAToolkit_NVCC_EXECUTABLE}): \
 install it whole, or name its folder with CUDAToolkit_ROOT")
   endif()
+  if(NOT TARGET CUDA::cuda_driver AND NOT GGML_CUDA_NO_VMM)
+    pyggml_stop("GGML_CUDA=ON found no libcuda.so, of the driver or the toolkit's stubs: install one of them, or build \
+without it with -Ccmake.define.GGML_CUDA_NO_VMM=ON")
+  endif()
 endif()
 if(GGML_BLAS AND NOT APPLE)
   set(BLA_VENDOR ${GGML_BLAS_VENDOR}) # ggml's own name for it; empty is any
