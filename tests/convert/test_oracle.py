@@ -85,3 +85,18 @@ def test_ids(case: Path) -> None:
     for i, text in enumerate(TEXTS):
         want = expected[f"text{i}"].tolist()
         assert tokenizer.encode(text, add_special=case.name == "llama3") == want, text
+
+
+@pytest.mark.parity
+def test_transformers_of_today(tmp_path: Path) -> None:
+    """What the installed release writes and computes, not the one of the recording."""
+    pytest.importorskip("torch")
+    from parity.record_conversion import llama3, probe
+
+    logits, ids = llama3(tmp_path)
+    convert_folder(tmp_path, tmp_path / "half.gguf")
+    quantize_file(tmp_path / "half.gguf", tmp_path / "exact.gguf", find_mix("F32"))
+    options = EngineConfig(n_ctx=64, n_threads=1, flash_attn=False, type_k=DType.F32, type_v=DType.F32)
+    with Engine(tmp_path / "exact.gguf", options) as engine:
+        assert [engine.tokenizer.encode(text) for text in TEXTS] == ids
+        np.testing.assert_allclose(engine.logits(probe(300), outputs="all"), logits, rtol=0, atol=1e-4)

@@ -1,6 +1,6 @@
 """Record what llama.cpp's converters make of small model folders, and the logits that transformers computes from them.
 
-    PYTHONPATH=src PYGGML_LLAMA_CPP=…/llama.cpp python -m tests.parity.record_conversion  # ../convert/data/*.zip
+    PYTHONPATH=src PYGGML_LLAMA_CPP=…/llama.cpp python -m tests.parity.record_conversion [CASE…]  # ../convert/data
 
 Needs torch, transformers, sentencepiece and peft. Each archive holds a folder as Hugging Face's libraries write it
 (random weights, a vocabulary learned from prose.txt), what llama.cpp's converter makes of it (``oracle.gguf`` with the
@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import json
 import os
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -61,12 +63,14 @@ def spm_tokenizer(folder: Path, *, prefix: bool) -> list[list[int]]:
     """A SentencePiece model with additions; the ids of the texts, without BOS."""
     import sentencepiece
 
+    # from memory, because the file keeps the paths that it was made with
+    written, lines = io.BytesIO(), PROSE.read_text("utf-8").splitlines()
     sentencepiece.SentencePieceTrainer.train(
-        input=str(PROSE), model_prefix=str(folder / "tokenizer"), model_type="bpe", vocab_size=340, byte_fallback=True,
+        sentence_iterator=iter(lines), model_writer=written, model_type="bpe", vocab_size=340, byte_fallback=True,
         add_dummy_prefix=prefix, remove_extra_whitespaces=False, normalization_rule_name="identity",
         user_defined_symbols=["[INST]"], minloglevel=2,
     )  # fmt: skip
-    (folder / "tokenizer.vocab").unlink()
+    (folder / "tokenizer.model").write_bytes(written.getvalue())
     special = {"0": "<unk>", "1": "<s>", "2": "</s>"}
     added: dict[str, Any] = {id: {"content": text, "special": True} for id, text in special.items()}
     added["3"] = {"content": "[INST]", "special": False}
@@ -202,10 +206,52 @@ def pack(target: Path, folder: Path) -> None:
             archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
 
 
+def adapter(base: Path, folder: Path, *, targets: list[str], **options: Any) -> None:
+    """An adapter for a model folder: PEFT's files, what llama.cpp's converter makes of it, logits with it."""
+    import peft
+
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, attn_implementation="eager"
+    )
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=targets, task_type="CAUSAL_LM", **options)
+    changed = peft.get_peft_model(model, config)
+    torch.manual_seed(8)
+    with torch.no_grad():
+        for name, parameter in changed.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0.0, 0.3)
+    changed.eval()
+    changed.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base.name}))
+    with torch.inference_mode():
+        logits = changed(torch.tensor([probe(300)])).logits[0].numpy()
+    script = str(Path(os.environ["PYGGML_LLAMA_CPP"]) / "convert_lora_to_gguf.py")
+    command = [sys.executable, script, "--base", str(base), "--outtype", "f32", "--outfile"]
+    subprocess.run([*command, str(folder / "whole.gguf"), str(folder)], check=True)
+    digest(folder / "whole.gguf")
+    np.savez(folder / "expected.npz", ids=np.array(probe(300), np.int32), logits=logits)
+
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def adapters(name: str, base: Path, folder: Path) -> None:
+    """The adapters of a case, in its archive's place."""
+    folder.mkdir()
+    if name == "llama3":
+        adapter(base, folder, targets=[*PROJECTIONS, "lm_head"], rank_pattern={"v_proj": 2})
+    else:
+        adapter(base, folder, targets=["q_proj", "k_proj", "down_proj", "embed_tokens"])
+    pack(HERE.parent / "convert" / "data" / f"{name}-lora.zip", folder)
+
+
 def main() -> None:
     source = Path(os.environ["PYGGML_LLAMA_CPP"])
     sys.path[:0] = [str(source), str(source / "gguf-py")]
-    for name, make in CASES.items():
+    for name in sys.argv[1:] or CASES:
+        make = CASES[name]
         with TemporaryDirectory() as temporary:
             folder = Path(temporary) / name
             folder.mkdir()
@@ -217,6 +263,8 @@ def main() -> None:
             np.savez(folder / "expected.npz", ids=np.array(probe(300), np.int32), logits=logits, **texts)
             target = HERE.parent / "convert" / "data" / f"{name}.zip"
             pack(target, folder)
+            if name in ("llama3", "gemma3"):
+                adapters(name, folder, Path(temporary) / "lora")
             print(target, target.stat().st_size, sorted(path.name for path in folder.iterdir()))
 
 

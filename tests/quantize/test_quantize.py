@@ -17,6 +17,8 @@ from pyggml.quantize import quantize_file
 from pyggml.tensor import quantize
 
 T = GGMLType
+# two minutes; IQ4_NL takes as long and has the same search
+_SLOW = {"IQ4_XS": pytest.mark.slow}
 
 
 def _info(name: str, *shape: int, type: GGMLType = T.F16) -> TensorInfo:
@@ -121,7 +123,7 @@ def test_the_child_process(tmp_path: Path) -> None:
 
 @pytest.mark.parity
 @pytest.mark.model
-@pytest.mark.parametrize("mix", [name for name in MIXES if name != "IQ4_NL"])
+@pytest.mark.parametrize("mix", [pytest.param(name, marks=_SLOW.get(name, ())) for name in MIXES if name != "IQ4_NL"])
 def test_llama_cpp_makes_the_same_file(
     mix: str, smollm2_path: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -5,12 +5,14 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from pyggml.gguf import GGUFFile
 from pyggml_server.errors import StoreError
 from pyggml_server.store.details import describe_gguf
 from pyggml_server.store.manifests import CONFIG_MEDIA_TYPE, LAYER_PREFIX, Layer, Manifest
 from pyggml_server.store.models import Store, StoredModel
 from pyggml_server.store.progress import Progress, Report
 from pyggml_server.store.recipe import Recipe
+from pyggml_server.store.template_names import template_name
 from pyggml_server.store.weights import import_adapters, import_files, quantize_layer
 
 __all__ = ["create_model"]
@@ -35,7 +37,11 @@ def create_model(store: Store, recipe: Recipe, report: Report) -> StoredModel:
         GGUFError: a file is damaged.
     """
     base = store.get(recipe.base) if recipe.base is not None else None
-    layers = list(base.layers) if base is not None else import_files(store, recipe.files, report)
+    layers = (
+        list(base.layers) if base is not None else import_files(store, recipe.files, report, name=recipe.name.model)
+    )
+    if base is None and recipe.template is None:
+        _tell_template(store, layers, report)
     binary = [layer for layer in layers if layer.kind not in _OTHER]
     if recipe.quantize:
         binary = [
@@ -52,6 +58,16 @@ def create_model(store: Store, recipe: Recipe, report: Report) -> StoredModel:
     store.write_manifest(recipe.name, Manifest(config, (*binary, *texts)).to_bytes())
     report(Progress("success"))
     return store.get(recipe.name)
+
+
+def _tell_template(store: Store, layers: Sequence[Layer], report: Report) -> None:
+    """Say which well-known template the weights bring along; it is used as it stands in them."""
+    for layer in layers:
+        if layer.kind == "model":
+            with GGUFFile(store.blobs.path(layer.digest)) as file:
+                source = file.metadata.get("tokenizer.chat_template")
+            if isinstance(source, str) and (name := template_name(source)) is not None:
+                report(Progress(f"using autodetected template {name}"))
 
 
 def _texts(recipe: Recipe, base: StoredModel | None) -> list[tuple[str, bytes]]:

@@ -18,6 +18,12 @@ _TEXTS: Final = ("template", "system", "renderer", "parser", "requires", "quanti
 _ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
 _MAX_FILES: Final = 10_000
 _MAX_TEXT: Final = 16 << 20
+_REFUSED: Final = {
+    "draft_files": "a draft model cannot be stored; draft_num_predict drafts from the prompt, with any model",
+    "draft_quantize": "a draft model cannot be stored",
+    "info": "it is for remote models, which are not served",
+    "remote_host": "models on other hosts are not served",
+}
 _VERSION: Final = re.compile(r"v?\d+(\.\d+){0,2}([-+][0-9A-Za-z.+-]+)?\Z")
 
 
@@ -76,7 +82,7 @@ class Recipe:
                 raise BadRequestError(f"{key} is no text")
             if len(fields.get(key) or "") > _MAX_TEXT:
                 raise BadRequestError(f"{key} is longer than {_MAX_TEXT} characters")
-        for key, why in (("draft_files", "draft models cannot be stored yet"), ("info", "it is for remote models")):
+        for key, why in _REFUSED.items():
             if fields.get(key):
                 raise BadRequestError(f"{key}: {why}")
         base, files = fields.get("from") or "", _files(fields.get("files") or {})

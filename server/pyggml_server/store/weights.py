@@ -10,8 +10,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
 
-from pyggml.convert import convert_folder, find_mix
-from pyggml.errors import PyggmlError
+from pyggml.convert import convert_adapter, convert_folder, find_mix
+from pyggml.errors import ModelError, PyggmlError, TokenizerError
 from pyggml.gguf import GGUFFile, copy_gguf
 from pyggml_server.errors import BadRequestError
 from pyggml_server.store.details import describe_gguf
@@ -36,8 +36,14 @@ class _Kind:
     architecture: str
 
 
-def import_files(store: Store, files: Sequence[SourceFile], report: Report) -> list[Layer]:
+def import_files(store: Store, files: Sequence[SourceFile], report: Report, *, name: str) -> list[Layer]:
     """The layers that uploaded files make: GGUF (whole, or split into shards), or a folder of safetensors.
+
+    Args:
+        store: Where the files are, and the layers go.
+        files: The files.
+        report: Receives the progress.
+        name: What a converted model is to call itself.
 
     Raises:
         BadRequestError: they are no model that can be used.
@@ -46,7 +52,7 @@ def import_files(store: Store, files: Sequence[SourceFile], report: Report) -> l
     _check_present(store, files)
     if any(file.path.suffix == ".safetensors" for file in files):
         report(Progress("converting model"))
-        return [_convert(store, files, report)]
+        return [_convert(store, files, report, name=name)]
     report(Progress("parsing GGUF"))
     shards = [file for file in files if _SHARD.match(file.path.name)]
     whole = [file for file in files if file not in shards and file.path.suffix != ".json"]
@@ -62,10 +68,10 @@ def import_files(store: Store, files: Sequence[SourceFile], report: Report) -> l
 def import_adapters(
     store: Store, adapters: Sequence[SourceFile], layers: Sequence[Layer], report: Report
 ) -> list[Layer]:
-    """The layers of LoRA files.
+    """The layers of adapters: LoRA in GGUF files, or PEFT's folders of safetensors.
 
     Raises:
-        BadRequestError: one is no adapter, or is made for another architecture.
+        BadRequestError: one is no adapter, or is made for another model.
         GGUFError: a file is damaged.
     """
     if not adapters:
@@ -74,15 +80,20 @@ def import_adapters(
     report(Progress("converting adapter"))
     base = next(store.blobs.path(layer.digest) for layer in layers if layer.kind == "model")
     family, made = _inspect(base, "the model").architecture, []
+    folders = {file.path.parent for file in adapters if file.path.suffix == ".safetensors"}
+    for parent in sorted(folders):
+        made.append(_convert_adapter(store, [file for file in adapters if file.path.parent == parent], base, report))
     for file in adapters:
-        if file.path.suffix == ".safetensors" or file.path.name == "adapter_config.json":
-            raise BadRequestError(f"{file.path}: adapters in safetensors format cannot be used yet: convert it to GGUF")
+        if file.path.suffix == ".json" or file.path.parent in folders:
+            continue
         kind = _inspect(store.blobs.path(file.digest), str(file.path))
         if kind.layer != "adapter":
             raise BadRequestError(f"{file.path}: it is no adapter")
         if kind.architecture != family:
             raise BadRequestError(f"{file.path}: it is made for {kind.architecture}, the model is {family}")
         made.append(_layer(store, file.digest, "adapter"))
+    if not made:
+        raise BadRequestError("the files hold no adapter: neither *.gguf nor *.safetensors")
     return made
 
 
@@ -170,15 +181,40 @@ def _join(store: Store, shards: Sequence[SourceFile], report: Report) -> Layer:
         return _adopt(store, folder / "joined.gguf", report)
 
 
-def _convert(store: Store, files: Sequence[SourceFile], report: Report) -> Layer:
+def _convert(store: Store, files: Sequence[SourceFile], report: Report, *, name: str) -> Layer:
     with working_folder(store) as folder:
         source = folder / "source"
         _lay_out(store, files, source)
         configs = sorted(source.rglob("config.json"), key=lambda path: len(path.parts))
         if not configs:
             raise BadRequestError("there is no config.json beside the safetensors")
-        convert_folder(configs[0].parent, folder / "model.gguf")
+        with _blaming(source):
+            convert_folder(configs[0].parent, folder / "model.gguf", name=name)
         return _adopt(store, folder / "model.gguf", report)
+
+
+def _convert_adapter(store: Store, files: Sequence[SourceFile], base: Path, report: Report) -> Layer:
+    with working_folder(store) as folder:
+        source = folder / "source"
+        _lay_out(store, files, source)
+        with GGUFFile(base) as model, _blaming(source):
+            convert_adapter(source.joinpath(*files[0].path.parent.parts), folder / "adapter.gguf", base=model)
+        path = folder / "adapter.gguf"
+        with path.open("rb") as stream:
+            blob = store.blobs.add_stream(
+                stream, size=path.stat().st_size, status="storing the adapter", check=None, report=report
+            )
+        return Layer(f"{LAYER_PREFIX}adapter", blob.digest, blob.size)
+
+
+@contextmanager
+def _blaming(source: Path) -> Iterator[None]:
+    """What is wrong with uploaded files is the request's fault, and their names are those that were uploaded."""
+    try:
+        yield
+    except (ModelError, TokenizerError) as error:
+        text = str(error).replace(f"{source}/", "").replace(f"{source}: ", "")
+        raise BadRequestError(text) from None
 
 
 def _adopt(store: Store, path: Path, report: Report) -> Layer:

@@ -113,6 +113,8 @@ def _pairs(folder: Path, files: list[SafetensorsFile]) -> Iterator[tuple[str, np
     halves: dict[str, dict[str, np.ndarray]] = {}
     for file in files:
         for name, info in file.tensors.items():
+            if name.endswith(".base_layer.weight"):
+                continue  # PEFT saves the model's own embedding beside an adapter of it
             match = _TENSOR.fullmatch(name)
             if match is None:
                 raise ModelError(f"{file.path}: tensor {name[:200]!r} is neither lora_A nor lora_B of a module")

@@ -125,7 +125,7 @@ def test_projectors_and_adapters(create, digest, store, tmp_path):
         ({"from": "x", "parameters": {"colour": 1}}, "unknown parameter 'colour'"),
         ({"from": "x", "parameters": {"num_ctx": "many"}}, "invalid int value"),
         ({"from": "x", "messages": [{"role": "king", "content": ""}]}, "a message has a role"),
-        ({"from": "x", "draft_files": {"a": "b"}}, "draft models cannot be stored"),
+        ({"from": "x", "draft_files": {"a": "b"}}, "a draft model cannot be stored"),
         ({"from": "x", "requires": "soon"}, "no version"),
     ],
 )
