@@ -72,11 +72,11 @@ class Name:
 
     @property
     def display(self) -> str:
-        """The shortest form: without the default host and namespace, always with the tag."""
+        """The shortest form: without the default host and namespace (in any case), always with the tag."""
         text = f"{self.model}:{self.tag}"
-        if self.host != DEFAULT_HOST:
+        if self.host.lower() != DEFAULT_HOST:
             return f"{self.host}/{self.namespace}/{text}"
-        if self.namespace != DEFAULT_NAMESPACE:
+        if self.namespace.lower() != DEFAULT_NAMESPACE:
             return f"{self.namespace}/{text}"
         return text
 

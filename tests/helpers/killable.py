@@ -15,9 +15,17 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+if TYPE_CHECKING:
+    from pyggml_server.store import Store
+
+ALL = pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(900)], id="every change")
+"""A step through the changes: the long suite tries each."""
 CHANGES = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate", "os.utime", "shutil.rmtree")
 """Audit events that change files; ``open`` does when it is for writing."""
 
@@ -54,6 +62,38 @@ class Killable:
     def close(self) -> None:
         """End it."""
         self.process.communicate("")
+
+
+def check(store: "Store") -> list[str]:
+    """What is there under a final name is whole; gives the names of the models."""
+    for path in store.blobs.folder.glob("sha256-*"):
+        store.blobs.verify(path.name)
+    found = []
+    for entry in store.list():
+        store.get(entry.name)
+        found.append(entry.name.display)
+    return found
+
+
+def drop_leftovers(store: "Store") -> None:
+    """Let two weeks pass, then what a server does when it starts: nothing stays that belongs to no model."""
+    past = time.time() - 14 * 86400
+    for path in [store.folder, *store.folder.rglob("*")]:
+        if path.exists():
+            os.utime(path, (past, past))
+    store.prune()
+    used = store.manifests.digests()
+    assert {f"sha256:{path.name[7:]}" for path in store.blobs.folder.glob("sha256-*")} == used
+    assert not list(store.blobs.folder.glob("*tmp*")), "temporary files of the dead stay for ever"
+    assert not [path for path in store.folder.rglob("*.tmp") if path.is_file()]
+
+
+def every(step: int, run: Callable[[int], bool]) -> int:
+    """Kill before every ``step``-th change until one try comes to its end; gives how many were killed."""
+    for killed in count():
+        if not run(1 + killed * step):
+            return killed
+    raise AssertionError
 
 
 def work_pull(store: str, name: str) -> None:

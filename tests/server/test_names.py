@@ -27,6 +27,28 @@ def test_parse(text: str, parts: tuple[str, ...], display: str) -> None:
     assert Name.parse(display) == name
 
 
+def test_defaults_are_left_out_in_any_case() -> None:
+    assert Name.parse("Registry.Ollama.AI/Library/X:Y").display == "X:Y"
+    assert Name.parse("Registry.Ollama.AI/me/x").display == "me/x:latest"
+    assert Name.parse("HF.co/library/x").display == "HF.co/library/x:latest"
+
+
+@pytest.mark.parametrize(
+    ("part", "length"), [("model", 80), ("tag", 80), ("namespace", 80), ("host", 350)], ids=lambda value: str(value)
+)
+def test_the_longest_parts(part: str, length: int) -> None:
+    fields = {"model": "m", "tag": "t", "namespace": "n", "host": "h"}
+    assert getattr(Name(**fields | {part: "x" * length}), part) == "x" * length
+    with pytest.raises(InvalidNameError, match=f"the {part} "):
+        Name(**fields | {part: "x" * (length + 1)})
+
+
+@pytest.mark.parametrize("text", ["h/n.n/m", "h/n:n/m", "h/n/m@sha256", "h/n/m:t:t", "ftp://h/n/m", "h/x/n/m"])
+def test_what_only_some_parts_may_hold(text: str) -> None:
+    with pytest.raises(InvalidNameError):
+        Name.parse(text)
+
+
 def test_scheme_is_kept_and_not_compared() -> None:
     name = Name.parse("http://host:80/a/b")
     assert name.scheme == "http"

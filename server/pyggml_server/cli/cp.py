@@ -2,9 +2,8 @@
 
 import click
 
-from pyggml_server.config import Config
+from pyggml_server.cli.storing import open_store
 from pyggml_server.names import Name
-from pyggml_server.store import Store
 
 __all__ = ["copy"]
 
@@ -14,5 +13,5 @@ __all__ = ["copy"]
 @click.argument("destination")
 def copy(source: str, destination: str) -> None:
     """Give a model a second name."""
-    Store(Config.from_environment().models).copy(Name.parse(source), Name.parse(destination))
+    open_store().copy(Name.parse(source), Name.parse(destination))
     click.echo(f"copied '{source}' to '{destination}'")

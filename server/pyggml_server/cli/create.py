@@ -7,7 +7,7 @@ import click
 
 from pyggml_server.cli.following import follow
 from pyggml_server.cli.progress import show_progress
-from pyggml_server.config import Config
+from pyggml_server.cli.storing import open_store
 from pyggml_server.errors import BadRequestError
 from pyggml_server.modelfile import Modelfile, parse_modelfile
 from pyggml_server.store import Report, Store, add_files, find_files
@@ -27,7 +27,7 @@ def create(model: str, file: Path | None, quantize: str | None) -> None:
     for warning in modelfile.warnings:
         click.echo(f"{path}: {warning}", err=True)
     request: dict[str, Any] = {**modelfile.request(), "model": model}
-    store = Store(Config.from_environment().models)
+    store = open_store()
     with show_progress() as report:
         request |= _sources(store, modelfile, path.absolute().parent, report)
     if quantize is not None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from pyggml_server.cli.progress import show_progress
-from pyggml_server.config import Config
+from pyggml_server.cli.storing import open_store
 from pyggml_server.names import Name
-from pyggml_server.store import Store, export_model
+from pyggml_server.store import export_model
 
 __all__ = ["export"]
 
@@ -19,7 +19,7 @@ __all__ = ["export"]
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 def export(model: str, file: Path) -> None:
     """Write a model into one tar archive (FILE - means standard output)."""
-    store, name = Store(Config.from_environment().models), Name.parse(model)
+    store, name = open_store(), Name.parse(model)
     with show_progress() as report:
         if str(file) == "-":
             export_model(store, name, sys.stdout.buffer, report)

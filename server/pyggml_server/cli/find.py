@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pyggml_server.cli.progress import show_progress
-from pyggml_server.config import Config
+from pyggml_server.cli.storing import open_store
 from pyggml_server.errors import ModelNotFoundError
 from pyggml_server.names import Name
-from pyggml_server.store import Puller, Store, StoredModel
+from pyggml_server.store import Puller, StoredModel
 
 __all__ = ["FoundModel", "find_model"]
 
@@ -42,7 +42,7 @@ def find_model(model: str, *, pull: bool = False) -> FoundModel:
     path = Path(model).expanduser()
     if path.is_file() or model.startswith(("/", "./", "../", "~")):
         return FoundModel(model, path)
-    store = Store(Config.from_environment().models)
+    store = open_store()
     name = Name.parse(model)
     try:
         stored = store.get(name)

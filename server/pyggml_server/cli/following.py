@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from pyggml_server.cli.progress import show_progress
+from pyggml_server.cli.storing import open_store
 from pyggml_server.config import Config
 from pyggml_server.store import Progress, Store, Transfers
 
@@ -25,7 +26,7 @@ def follow(start: Callable[[Transfers], AsyncGenerator[dict[str, Any], None]]) -
         ServerError: it failed.
     """
     config = Config.from_environment()
-    store = Store(config.models)
+    store = open_store(config)
 
     async def run() -> None:
         async with aclosing(start(Transfers(config, store))) as events:

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from pyggml_server.cli.progress import show_progress
-from pyggml_server.config import Config
+from pyggml_server.cli.storing import open_store
 from pyggml_server.names import Name
-from pyggml_server.store import Store, import_model
+from pyggml_server.store import import_model
 
 __all__ = ["import_archive"]
 
@@ -18,7 +18,7 @@ __all__ = ["import_archive"]
 @click.option("--as", "name", metavar="NAME", help="Name in the store, instead of the one it had.")
 def import_archive(file: Path, name: str | None) -> None:
     """Bring a model out of an archive that `pyggml export` wrote (FILE - means standard input)."""
-    store, target = Store(Config.from_environment().models), Name.parse(name) if name is not None else None
+    store, target = open_store(), Name.parse(name) if name is not None else None
     with show_progress() as report:
         if str(file) == "-":
             model = import_model(store, sys.stdin.buffer, report, name=target)

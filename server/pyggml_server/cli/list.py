@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import click
 
-from pyggml_server.config import Config
-from pyggml_server.store import Store, human_bytes
+from pyggml_server.cli.storing import open_store
+from pyggml_server.store import human_bytes
 
 __all__ = ["list_models"]
 
@@ -18,7 +18,7 @@ def list_models(prefix: str) -> None:
     """List the models in the store, the newest first; PREFIX leaves only the names that begin with it."""
     now = datetime.now(UTC)
     rows = [("NAME", "ID", "SIZE", "MODIFIED")]
-    for entry in Store(Config.from_environment().models).list():
+    for entry in open_store().list():
         name = entry.name.display
         if name.lower().startswith(prefix.lower()):
             rows.append(

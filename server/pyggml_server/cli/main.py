@@ -32,6 +32,7 @@ COMMANDS: Final = MappingProxyType(
         "env": ("pyggml_server.cli.env:env", "Print the environment variables and their values."),
         "fit": ("pyggml_server.cli.fit:fit", "Measure the memory that a model would take."),
         "bench": ("pyggml_server.cli.bench:bench", "Measure prefill and decode speed."),
+        "help": ("pyggml_server.cli.help:show_help", "Tell how a command is used."),
     }
 )
 """Command → where it is (module:function), help in one line. The order is that of ``pyggml --help``."""

@@ -4,9 +4,9 @@ import click
 
 from pyggml_server.cli.following import follow
 from pyggml_server.cli.progress import show_progress
-from pyggml_server.config import Config
+from pyggml_server.cli.storing import open_store
 from pyggml_server.names import Name
-from pyggml_server.store import Puller, Store, StoredModel, human_bytes, resolve_source
+from pyggml_server.store import Puller, StoredModel, human_bytes, resolve_source
 
 __all__ = ["pull"]
 
@@ -26,7 +26,7 @@ def pull(source: str, name: str | None, *, sdist: bool, insecure: bool) -> None:
     target = Name.parse(name) if name is not None else None
     resolved = resolve_source(source)
     if resolved.sources:
-        store = Store(Config.from_environment().models)
+        store = open_store()
         with show_progress() as report:
             model = Puller(store).pull(source, name=target, sdist=sdist, report=report)
     elif sdist:

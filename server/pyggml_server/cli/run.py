@@ -87,10 +87,15 @@ class _Session:
 
     def __post_init__(self) -> None:
         from pyggml.chat import ChatTemplate
+        from pyggml_server.templates import PromptRenderer
 
         metadata = self.engine.file.metadata
         plain = self.options["raw"] or "tokenizer.chat_template" not in metadata
         self.template = None if plain else ChatTemplate.from_metadata(metadata)
+        stored = self.found.stored
+        self.renderer = None
+        if stored is not None and stored.template and not self.options["raw"]:
+            self.renderer = PromptRenderer.for_model(stored)  # Ollama's own template comes before the file's
         self.sampling = _sampling(self.found.params, self.options)
         stops = self.options["stop"] or self.found.params.get("stop") or ()
         self.stop = (stops,) if isinstance(stops, str) else tuple(stops)
@@ -101,6 +106,8 @@ class _Session:
         system = self.options["system"] if self.options["system"] is not None else self.found.system
         if system:
             self.messages.append({"role": "system", "content": system})
+        if stored is not None and not self.options["raw"]:
+            self.messages += [dict(message) for message in stored.messages]
 
     def talk(self) -> None:
         """Read lines until /bye or the end of input."""
@@ -116,11 +123,16 @@ class _Session:
                 self.answer(line)
 
     def _render(self, text: str) -> str:
+        asked = [*self.messages, {"role": "user", "content": text}]
+        if self.renderer is not None:
+            from pyggml_server.templates import Message
+
+            return self.renderer.render_chat([Message(role=m["role"], content=m["content"]) for m in asked]).text
         if self.template is None:
             # No template: the text is continued, in a conversation after what was said before.
             said = "".join(m["content"] for m in self.messages)
             return said + text if self.options["raw"] or not said else f"{said}\n{text}"
-        rendered: str = self.template.render([*self.messages, {"role": "user", "content": text}])
+        rendered: str = self.template.render(asked)
         return rendered
 
     def answer(self, text: str) -> None:
@@ -129,7 +141,8 @@ class _Session:
         # A template that writes the beginning-of-text token itself must not get a second one.
         bos = self.engine.tokenizer.bos_id
         bos_text = self.engine.tokenizer.token_text(bos) if bos is not None else ""
-        twice = self.template is not None and bool(bos_text) and prompt.startswith(bos_text)
+        templated = self.template is not None or self.renderer is not None
+        twice = templated and bool(bos_text) and prompt.startswith(bos_text)
         ids = self.engine.tokenizer.encode(prompt, add_special=not twice)
         generation = self.engine.generate(ids, self.sampling, max_tokens=self.max_tokens, stop=self.stop)
         pieces = []

@@ -86,9 +86,10 @@ def _listen(config: Config) -> socket.socket:
 
 def _make_server(config: Config) -> "_Server":
     from pyggml_server.api import create_app
-    from pyggml_server.store import Store, Transfers
+    from pyggml_server.cli.storing import open_store
+    from pyggml_server.store import Transfers
 
-    store = Store(config.models)
+    store = open_store(config)
     if not config.no_prune:
         _prune(store)
     scheduler = ModelScheduler(config)

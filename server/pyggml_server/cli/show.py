@@ -9,7 +9,7 @@ import numpy as np
 
 from pyggml.gguf import GGUFFile, StringArray, file_type_name, parameter_count
 from pyggml_server.cli.find import find_model
-from pyggml_server.store import StoredModel, human_bytes, human_count
+from pyggml_server.store import StoredModel, human_bytes, human_count, modelfile_text, parameter_lines
 
 __all__ = ["show"]
 
@@ -21,11 +21,23 @@ _TEXT = 200
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--tensors", is_flag=True, help="List the tensors too.")
-@click.option("--verbose", is_flag=True, help="Print arrays and texts in full length.")
-def show(model: str, *, as_json: bool, tensors: bool, verbose: bool) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Print arrays and texts in full length.")
+@click.option("--license", "part", flag_value="license", help="Print the licences only.")
+@click.option("--modelfile", "part", flag_value="modelfile", help="Print a Modelfile that makes the model again.")
+@click.option("--parameters", "part", flag_value="parameters", help="Print the default options only.")
+@click.option("--system", "part", flag_value="system", help="Print the system message only.")
+@click.option("--template", "part", flag_value="template", help="Print the prompt template only.")
+def show(model: str, part: str | None, *, as_json: bool, tensors: bool, verbose: bool) -> None:
     """Show what is inside MODEL: the path of a GGUF file, or the name of a model in the store."""
+    if part is not None and (as_json or tensors or verbose):
+        raise click.UsageError(f"--{part} prints one text: give no other option with it")
     found = find_model(model)
     stored = found.stored
+    if part is not None:
+        if stored is None:
+            raise click.UsageError(f"--{part} is for models in the store, not for files")
+        click.echo(_part(stored, part).encode("utf-8", "replace"))
+        return
     with GGUFFile(found.path) as file:
         if as_json:
             document = _document(file, stored, tensors=tensors, verbose=verbose)
@@ -33,6 +45,22 @@ def show(model: str, *, as_json: bool, tensors: bool, verbose: bool) -> None:
         else:
             for line in _lines(file, stored, tensors=tensors, verbose=verbose):
                 click.echo(line.encode("utf-8", "replace"))
+
+
+def _part(stored: StoredModel, part: str) -> str:
+    """One text of a model."""
+    if part == "license":
+        return "\n".join(stored.licenses)
+    if part == "parameters":
+        return "\n".join(parameter_lines(stored.params))
+    if part == "system":
+        return stored.system or ""
+    if part == "modelfile":
+        return modelfile_text(stored, system=stored.system or "", template=stored.template or "").rstrip("\n")
+    if stored.template:
+        return stored.template
+    with GGUFFile(stored.path) as file:
+        return str(file.metadata.get("tokenizer.chat_template", ""))
 
 
 def _document(file: GGUFFile, stored: StoredModel | None, *, tensors: bool, verbose: bool) -> dict[str, Any]:

@@ -236,7 +236,7 @@ SETTINGS: Final = (
         "no_prune",
         "false",
         parsers.parse_flag,
-        "keep blobs that no model uses when the server starts",
+        "keep blobs that no model uses: when the server starts, and when a name gets another model",
     ),
     Setting(
         "OLLAMA_DEBUG",

@@ -18,6 +18,7 @@ from pyggml_server.store.sources import (
     Source,
     resolve_source,
 )
+from pyggml_server.store.texts import modelfile_text, parameter_lines
 from pyggml_server.store.transfers import Transfers
 
 __all__ = [
@@ -48,6 +49,8 @@ __all__ = [
     "human_bytes",
     "human_count",
     "import_model",
+    "modelfile_text",
+    "parameter_lines",
     "resolve_source",
     "silent",
 ]

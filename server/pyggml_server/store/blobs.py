@@ -19,7 +19,8 @@ from pyggml_server.store.progress import Progress, Report, silent
 
 __all__ = ["Blob", "BlobStore", "BlobWriter", "parse_digest"]
 
-_DIGEST: Final = re.compile(r"sha256[:-]([0-9a-f]{64})\Z")
+_DIGEST: Final = re.compile(r"sha256[:-]([0-9a-fA-F]{64})\Z")
+_FIRST_FORM: Final = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _FILE: Final = re.compile(r"sha256-([0-9a-f]{64})(-partial(?:-\d+)?)?\Z")
 _TEMPORARY: Final = re.compile(r"\.tmp-[0-9a-f]{16}\Z")
 _ABANDONED_SECONDS: Final = 24 * 3600
@@ -27,7 +28,7 @@ _CHUNK: Final = 1 << 20
 
 
 def parse_digest(text: str) -> str:
-    """Check a digest and give it in the form ``sha256:<64 hex>``.
+    """Check a digest and give it in the form ``sha256:<64 hex>``, in lower case.
 
     Raises:
         StoreError: the text is no SHA-256 digest. It never comes near a path then.
@@ -35,7 +36,7 @@ def parse_digest(text: str) -> str:
     match = _DIGEST.match(text)
     if match is None:
         raise StoreError(f"invalid digest {text[:100]!r}: sha256:<64 hexadecimal digits> is needed")
-    return f"sha256:{match[1]}"
+    return f"sha256:{match[1].lower()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,13 @@ class BlobStore:
                     path.unlink()
                     removed.append(f"sha256:{match[1]}")
         return removed
+
+    def rename_first_form(self) -> None:
+        """Give files that Ollama's first versions wrote (``sha256:<hex>``) the name that they have today."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if match := _FIRST_FORM.match(path.name):
+                with suppress(FileNotFoundError):  # another process was faster
+                    path.rename(self.path(f"sha256:{match[1]}"))
 
     def drop_abandoned(self) -> None:
         """Delete temporary files that a killed process left more than a day ago."""

@@ -101,10 +101,13 @@ class Store:
 
     Args:
         folder: The store; made when something is written.
+        keep_unused: What a name meant before it got another meaning keeps its blobs; :meth:`remove` drops them all
+            the same.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, keep_unused: bool = False) -> None:
         self.folder: Final = Path(folder)
+        self._keep_unused: Final = keep_unused
         self.blobs: Final = BlobStore(self.folder / "blobs")
         """The content-addressed files."""
         self.manifests: Final = ManifestStore(self.folder / "manifests")
@@ -202,7 +205,7 @@ class Store:
             if self.blobs.find(model.digest) is None:
                 raise StoreError(f"{path}: the blob was removed by another process; pull the model again")
             self.manifests.write(name, Manifest(config, tuple(layers)))
-            self._drop_unreferenced(old)
+            self._drop_replaced(old)
         return self.get(name)
 
     def remove(self, name: Name) -> Name:
@@ -237,7 +240,7 @@ class Store:
                 self._blob_path(name.display, layer)
             old = self._digests_of(name)
             self.manifests.write_bytes(name, data)
-            return self._drop_unreferenced(old)
+            return self._drop_replaced(old)
 
     def copy(self, source: Name, destination: Name) -> None:
         """Give a model a second name; what the name meant before is replaced.
@@ -249,7 +252,7 @@ class Store:
             data = self.manifests.read_bytes(source)
             old = self._digests_of(destination)
             self.manifests.write_bytes(destination, data)
-            self._drop_unreferenced(old)
+            self._drop_replaced(old)
 
     def prune(self) -> Sequence[str]:
         """Delete blobs that no model uses and that are older than an hour, and what was left of downloads a week
@@ -262,6 +265,7 @@ class Store:
             StoreError: a manifest is damaged; what it needs is unknown, so nothing is deleted.
         """
         with self.lock():
+            self.blobs.rename_first_form()
             used = self.manifests.digests()
             removed = self.blobs.drop_unused(used)
             self.blobs.drop_abandoned()
@@ -321,6 +325,9 @@ class Store:
         with suppress(StoreError, LookupError):
             return self.manifests.read(name).digests
         return set()
+
+    def _drop_replaced(self, digests: set[str]) -> Sequence[str]:
+        return () if self._keep_unused else self._drop_unreferenced(digests)
 
     def _drop_unreferenced(self, digests: set[str]) -> Sequence[str]:
         if not digests:

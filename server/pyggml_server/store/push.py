@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Final
 
+from pyggml_server.errors import InvalidNameError
 from pyggml_server.names import Name
 from pyggml_server.registry import MANIFEST_TYPE, RegistrySettings, Repository, Upload, push_manifest
 from pyggml_server.store.manifests import Layer, parse_manifest
@@ -34,7 +36,7 @@ async def push_model(store: Store, name: Name, *, settings: RegistrySettings, in
     data = await asyncio.to_thread(store.manifests.read_bytes, name)
     manifest = parse_manifest(data)
     await asyncio.to_thread(store.get, name)  # a model with damage is not sent
-    sources = await asyncio.to_thread(_sources, store, name)
+    sources = await asyncio.to_thread(_sources, store, name, data)
     async with Repository.connect(name, settings, insecure=insecure) as repository:
         layers = {layer.digest: layer for layer in (*manifest.layers, manifest.config)}
         for layer in layers.values():
@@ -54,12 +56,22 @@ async def _push_blob(store: Store, repository: Repository, layer: Layer, mounts:
     await Upload(repository, layer.digest, store.blobs.path(layer.digest), progress).run(mounts=mounts[:_MOUNTS])
 
 
-def _sources(store: Store, name: Name) -> dict[str, list[str]]:
-    """Digest → other repositories of the same registry that have it, as far as this store knows."""
+def _sources(store: Store, name: Name, data: bytes) -> dict[str, list[str]]:
+    """Digest → other repositories of the same registry that have it, as far as this store and the manifest know."""
     own, found = (name.namespace.lower(), name.model.lower()), dict[str, list[str]]()
+
+    def add(other: Name, digest: str) -> None:
+        place = f"{other.namespace}/{other.model}"
+        if other.host.lower() == name.host.lower() and (other.namespace.lower(), other.model.lower()) != own:
+            found.setdefault(digest, [])
+            if place not in found[digest]:
+                found[digest].append(place)
+
+    for layer in json.loads(data).get("layers") or []:
+        with suppress(InvalidNameError):  # Ollama writes where it has a layer from
+            if isinstance(source := layer.get("from"), str) and source:
+                add(Name.parse(source), layer["digest"])
     for other, manifest in store.manifests.all():
-        if other.host.lower() != name.host.lower() or (other.namespace.lower(), other.model.lower()) == own:
-            continue
         for digest in manifest.digests:
-            found.setdefault(digest, []).append(f"{other.namespace}/{other.model}")
+            add(other, digest)
     return found

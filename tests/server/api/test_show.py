@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from pyggml_server.api.showing import parameter_lines
+from pyggml_server.store import parameter_lines
 
 pytestmark = pytest.mark.model
 

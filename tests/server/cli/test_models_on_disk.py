@@ -69,3 +69,43 @@ def test_push_and_pull(folder: Path, tiny: TinyModel) -> None:
         _ok("rm", name)
         assert _ok("pull", name, "--as", "here").startswith("here:latest: ")
     assert "here:latest" in _ok("list") and "me/x" not in _ok("list")
+
+
+def test_show_prints_one_part(folder: Path, tiny: TinyModel) -> None:
+    (folder / "Modelfile").write_text(
+        f'FROM {tiny.path}\nSYSTEM brief\nTEMPLATE "{{{{ .Prompt }}}}"\nPARAMETER num_ctx 64\nPARAMETER stop a\n'
+        "PARAMETER stop b\nLICENSE free\nMESSAGE user hi\n"
+    )
+    _ok("create", "mine")
+    assert _ok("show", "mine", "--license") == "free\n"
+    assert _ok("show", "mine", "--system") == "brief\n"
+    assert _ok("show", "mine", "--template") == "{{ .Prompt }}\n"
+    stops = [f"stop                           {value}" for value in ('"a"', '"b"')]
+    assert sorted(_ok("show", "mine", "--parameters").splitlines()) == ["num_ctx                        64", *stops]
+    (folder / "printed").write_text(_ok("show", "mine", "--modelfile"))
+    _ok("create", "again", "-f", "printed")
+    for part in ("license", "system", "template", "parameters"):
+        assert _ok("show", "again", f"--{part}") == _ok("show", "mine", f"--{part}")
+    assert "give no other option" in _run("show", "mine", "--system", "--json").stderr
+    assert "is for models in the store" in _run("show", str(tiny.path), "--system").stderr
+
+
+def test_blobs_stay_where_the_settings_say_so(folder: Path, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "Modelfile").write_text(f"FROM {tiny.path}\nSYSTEM one\n")
+    _ok("create", "mine")
+    blobs = {path.name for path in (folder / "models" / "blobs").iterdir()}
+    monkeypatch.setenv("OLLAMA_NOPRUNE", "1")
+    (folder / "Modelfile").write_text("FROM mine\nSYSTEM two\n")
+    _ok("create", "mine")
+    assert blobs < {path.name for path in (folder / "models" / "blobs").iterdir()}
+    _ok("create", "mine", "-f", str(folder / "Modelfile"))
+    monkeypatch.delenv("OLLAMA_NOPRUNE")
+    (folder / "Modelfile").write_text("FROM mine\nSYSTEM three\n")
+    before = len(list((folder / "models" / "blobs").iterdir()))
+    _ok("create", "mine")
+    assert len(list((folder / "models" / "blobs").iterdir())) == before
+
+
+def test_help(folder: Path) -> None:
+    assert "Commands:" in _ok("help") and _ok("help", "pull") == _ok("pull", "--help")
+    assert "No such command 'nothing'" in _run("help", "nothing").stderr

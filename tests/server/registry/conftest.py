@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.killable import Killable
 from helpers.registry import Registry, running_registry
 from pyggml.gguf import GGUFWriter
 from pyggml_server.config import Config
@@ -15,6 +16,14 @@ from pyggml_server.registry import RegistrySettings
 from pyggml_server.store import Store, Transfers
 
 Pull = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def killable() -> Iterator[Killable]:
+    """Forks processes that may be killed."""
+    running = Killable()
+    yield running
+    running.close()
 
 
 @pytest.fixture
@@ -40,8 +49,6 @@ def settings(tmp_path: Path) -> RegistrySettings:
         largest_part=4000,
         attempts=4,
         backoff=0.01,
-        stall=1.0,
-        connect=2.0,
     )
 
 

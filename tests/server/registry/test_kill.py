@@ -12,31 +12,16 @@ import random
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.killable import Killable
+from helpers.killable import ALL, check, drop_leftovers, every
 from helpers.registry import Registry
 from pyggml_server.errors import StoreError
 from pyggml_server.names import Name
 from pyggml_server.store import Store, export_model, silent
-
-Try = Callable[..., bool]
-ALL = pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(900)], id="every change")
-"""A step through the changes: the long suite tries each."""
-
-
-@pytest.fixture(scope="session")
-def killable() -> Iterator[Killable]:
-    """Forks processes that may be killed."""
-    running = Killable()
-    yield running
-    running.close()
 
 
 @pytest.fixture
@@ -46,39 +31,7 @@ def name(registry: Registry, weights: bytes) -> str:
     return f"{registry.url}/me/x"
 
 
-def check(store: Store) -> list[str]:
-    """What is there under a final name is whole; gives the names of the models."""
-    for path in store.blobs.folder.glob("sha256-*"):
-        store.blobs.verify(path.name)
-    found = []
-    for entry in store.list():
-        store.get(entry.name)
-        found.append(entry.name.display)
-    return found
-
-
-def drop_leftovers(store: Store) -> None:
-    """Let two weeks pass, then what a server does when it starts: nothing stays that belongs to no model."""
-    past = time.time() - 14 * 86400
-    for path in [store.folder, *store.folder.rglob("*")]:
-        if path.exists():
-            os.utime(path, (past, past))
-    store.prune()
-    used = store.manifests.digests()
-    assert {f"sha256:{path.name[7:]}" for path in store.blobs.folder.glob("sha256-*")} == used
-    assert not list(store.blobs.folder.glob("*tmp*")), "temporary files of the dead stay for ever"
-    assert not [path for path in store.folder.rglob("*.tmp") if path.is_file()]
-
-
-def every(step: int, run: Callable[[int], bool]) -> int:
-    """Kill before every ``step``-th change until one try comes to its end; gives how many were killed."""
-    for killed in count():
-        if not run(1 + killed * step):
-            return killed
-    raise AssertionError
-
-
-@pytest.mark.parametrize("step", [15, ALL])
+@pytest.mark.parametrize("step", [28, ALL])
 def test_pull(killable, registry, name, weights, tmp_path, step):
     def run(change: int) -> bool:
         store = Store(tmp_path / f"{change}")
@@ -110,7 +63,7 @@ def test_pull_at_random_moments(killable, registry, name, weights, store, n):
     drop_leftovers(store)
 
 
-@pytest.mark.parametrize("step", [15, ALL])
+@pytest.mark.parametrize("step", [28, ALL])
 def test_pull_of_a_new_version(killable, registry, name, weights, tmp_path, step):
     """The old version serves until the new one is whole."""
     base = Store(tmp_path / "base")

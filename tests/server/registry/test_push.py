@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -69,6 +70,22 @@ def test_other_repositories_lend_their_blobs(transfers, registry, store, name):
     _push(transfers, f"{registry.url}/me/y:v1")
     assert registry.manifests["me/y/v1"] == registry.manifests["me/x/v1"]
     assert registry.count("PATCH", "") == 0 and registry.count("POST", "mount=.*from=me") == 4
+
+
+def test_the_place_that_ollama_noted_lends_its_blobs(transfers, registry, store, name):
+    """Its manifests say where a layer is from, also when that model is gone from here."""
+    _push(transfers, name)
+    registry.private = True
+    document = json.loads(store.manifests.read_bytes(Name.parse(name)))
+    for layer in document["layers"]:
+        layer["from"] = f"{registry.host}/me/x:v1"
+    target = f"{registry.url}/me/y:v1"
+    store.write_manifest(Name.parse(target), json.dumps(document).encode())
+    store.remove(Name.parse(name))
+    registry.requests.clear()
+    _push(transfers, target)
+    assert registry.count("PATCH", "") == 1  # the description, of which nobody says where it is from
+    assert registry.count("POST", "mount=.*from=me") == len(document["layers"])
 
 
 @pytest.mark.parametrize("fault", ["lose_patches", "unavailable"])

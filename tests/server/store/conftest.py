@@ -5,13 +5,22 @@ import csv
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from store_builders import FolderDownloader, MakeWheel, write_model
 
+from helpers.killable import Killable
 from pyggml_server.store import Puller, Store
+
+
+@pytest.fixture(scope="session")
+def killable() -> Iterator[Killable]:
+    """Forks processes that may be killed."""
+    running = Killable()
+    yield running
+    running.close()
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_a_blob_lies_under_its_digest(blobs: BlobStore) -> None:
 
 @pytest.mark.parametrize(
     "digest",
-    ["", "sha256:", "sha256:" + "g" * 64, "sha256:" + "a" * 63, "sha256:" + "A" * 64, "md5:" + "a" * 64]
+    ["", "sha256:", "sha256:" + "g" * 64, "sha256:" + "a" * 63, "md5:" + "a" * 64]
     + ["sha256:../" + "a" * 61, "sha256-" + "a" * 64 + "\n", "../../x"],
 )
 def test_a_malformed_digest_makes_no_path(blobs: BlobStore, digest: str) -> None:

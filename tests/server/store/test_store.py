@@ -125,6 +125,39 @@ def test_list_is_newest_first(store: Store) -> None:
     assert entries[2].modified.timestamp() == 1000
 
 
+def test_files_of_ollamas_first_versions_get_todays_names(store: Store) -> None:
+    blob = add(store, "a")
+    path = store.blobs.path(blob.digest)
+    path.rename(path.with_name(blob.digest))
+    with pytest.raises(StoreError, match="is missing"):
+        store.get(Name.parse("a"))
+    store.prune()
+    assert store.get(Name.parse("a")).path.read_bytes() and not path.with_name(blob.digest).exists()
+
+
+def test_digests_may_be_written_in_capitals(store: Store) -> None:
+    blob = add(store, "a")
+    assert store.blobs.find(blob.digest.upper().replace("SHA", "sha")) == blob
+    manifest = store.folder / MANIFESTS / "a" / "latest"
+    manifest.write_text(manifest.read_text().replace(blob.digest[7:], blob.digest[7:].upper()))
+    assert store.get(Name.parse("a")).weights == blob
+    store.prune()
+    assert store.get(Name.parse("a")).path.exists()
+
+
+def test_a_store_may_keep_what_nobody_uses(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models", keep_unused=True)
+    first = add(store, "a")
+    second = add(store, "a", value=2.0)
+    add(store, "b", value=3.0)
+    store.copy(Name.parse("b"), Name.parse("a"))
+    assert store.blobs.find(first.digest) == first and store.blobs.find(second.digest) == second
+    store.remove(Name.parse("a"))
+    third = store.get(Name.parse("b")).weights
+    store.remove(Name.parse("b"))
+    assert store.blobs.find(third.digest) is None  # what is deleted is deleted
+
+
 def test_an_absent_store_is_empty(store: Store) -> None:
     assert store.list() == []
     with pytest.raises(ModelNotFoundError, match="pyggml pull nothing:latest"):
@@ -228,7 +261,7 @@ def _write_and_remove(folder: str, index: int) -> None:
     store = Store(folder)
     path = Path(folder).parent / f"{index}.gguf"
     data = write_model(path, value=index % 2).read_bytes()
-    for _ in range(10):
+    for _ in range(6):
         blob = store.blobs.add_bytes(data)
         try:
             store.write_model(Name.parse(f"m{index}"), model=blob)
@@ -239,7 +272,8 @@ def _write_and_remove(folder: str, index: int) -> None:
 
 
 def test_processes_share_a_store(store: Store) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["store_builders"])  # what takes long is imported once
     store.work_folder()
     processes = [context.Process(target=_write_and_remove, args=(str(store.folder), i)) for i in range(3)]
     for process in processes:
