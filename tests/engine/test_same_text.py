@@ -53,6 +53,7 @@ def same_instructions(engine: Engine) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.model
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("model", ["smollm2", "gemma3"])
