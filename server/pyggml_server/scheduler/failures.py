@@ -25,8 +25,14 @@ _CLASSES: Final = MappingProxyType(
 )
 
 
-def raise_failure(message: Failed, *, loading: bool = False) -> NoReturn:
+def raise_failure(message: Failed, *, loading: bool = False, path: str = "") -> NoReturn:
     """Raise what a runner reports.
+
+    Args:
+        message: The report.
+        loading: It is about loading the model.
+        path: The model's file. Where errors of requests begin with it, it is left out: clients know the model by its
+            name, and nothing of the server's folders.
 
     Raises:
         ModelLoadError: always, if ``loading``; :class:`ModelMemoryError` where memory was short.
@@ -35,4 +41,5 @@ def raise_failure(message: Failed, *, loading: bool = False) -> NoReturn:
     if loading:
         kind = ModelMemoryError if message.error == "OutOfMemoryError" else ModelLoadError
         raise kind(message.message)
-    raise _CLASSES.get(message.error, RequestRefusedError)(message.message, error=message.error)
+    text = message.message.removeprefix(f"{path}: ") if path else message.message
+    raise _CLASSES.get(message.error, RequestRefusedError)(text, error=message.error)

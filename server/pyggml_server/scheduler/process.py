@@ -147,6 +147,7 @@ class RunnerProcess:
         self._link = link
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
+        self._path = ""
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._stopping = self._lost = False
         self.ended: Final = asyncio.Event()
@@ -343,7 +344,7 @@ class RunnerProcess:
             if not answered:
                 self._link.send(Cancel(id))
         if isinstance(message, Failed):
-            raise_failure(message)
+            raise_failure(message, path=self._path)
         return message
 
     async def stream(self, kind: type[msgspec.Struct], **fields: Any) -> AsyncGenerator[Any, None]:
@@ -360,7 +361,7 @@ class RunnerProcess:
                 message = channel.items.popleft() if channel.items else await channel.get()
                 if isinstance(message, Failed):
                     finished = True
-                    raise_failure(message)
+                    raise_failure(message, path=self._path)
                 finished = isinstance(message, Done)
                 yield message
         finally:
@@ -380,6 +381,7 @@ class RunnerProcess:
             ModelLoadError: it cannot be loaded, or stood still. RunnerDiedError: the process ended.
         """
         id, channel = self._open()
+        self._path = fields["path"]
         try:
             self._link.send(Load(id=id, **fields))
             fraction = 0.0

@@ -57,3 +57,6 @@ def test_wrong(http: httpx2.Client, scores: list[float]) -> None:
     assert http.post("/api/rerank", json={"model": "ranker", "query": "q"}).status_code == 400
     chat = http.post("/api/rerank", json={**body, "top_n": 1, "model": "smol"})
     assert chat.json() == {"error": '"smol" does not support reranking'}
+    vectors = http.post("/api/rerank", json={**body, "top_n": 1, "model": "minilm"})
+    assert vectors.status_code == 400
+    assert vectors.json()["error"].startswith("the model does not rank"), "nothing of the server's folders"
