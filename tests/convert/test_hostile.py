@@ -1,6 +1,7 @@
 """Folders that are broken or hostile: an error that names the thing, never a crash, never a file."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ def edit(tmp_path: Path) -> Edit:
 
     def run(name: str = "llama3", *, drop: str = "", change: Any = None, files: Any = None, **config: Any) -> Path:
         folder = tmp_path / name
+        shutil.rmtree(folder, ignore_errors=True)
         with zipfile.ZipFile(DATA / f"{name}.zip") as archive:
             archive.extractall(folder)
         arrays: dict[str, np.ndarray] = {}

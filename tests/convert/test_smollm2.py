@@ -97,7 +97,7 @@ def test_there_and_back(smollm2_path: Path, tmp_path: Path) -> None:
         assert {n: file.data(n).tobytes() for n in file.tensors} == {n: back.data(n).tobytes() for n in back.tensors}
     answers = []
     for name in ("f16.gguf", "back.gguf"):
-        with Engine(tmp_path / name, EngineConfig(n_ctx=128, n_threads=2)) as engine:
+        with Engine(tmp_path / name, EngineConfig(n_ctx=64, n_threads=1)) as engine:
             ids = engine.tokenizer.encode("The three primary colours are 1, 2,")
             answers.append((ids, engine.logits(ids)[0].argmax()))
     assert answers[0] == answers[1]

@@ -72,8 +72,8 @@ def test_an_adapter(create: Any, store: Any, tmp_path: Path) -> None:
 
 
 def test_the_template_is_named(create: Any, store: Any, tmp_path: Path) -> None:
-    def statuses(template: str, **request: Any) -> list[str]:
-        path = write_gguf(tmp_path / "t.gguf", tokenizer__chat_template=template)
+    def statuses(source: str, /, **request: Any) -> list[str]:
+        path = write_gguf(tmp_path / "t.gguf", tokenizer__chat_template=source)
         digest = store.blobs.add_bytes(path.read_bytes()).digest
         _, found = create(files={"t.gguf": digest}, **request)
         return [status for status in found if "template" in status]
