@@ -21,7 +21,7 @@ from typing import Any, Final
 from pyggml_server.api.catalog import Catalog, OpenModel
 from pyggml_server.api.metrics import ServerMetrics
 from pyggml_server.api.planning import Plan, Prompt, plan_task, render_task
-from pyggml_server.api.tasks import Chunk, Task
+from pyggml_server.api.tasks import Chunk, PromptTask, Task
 from pyggml_server.api.tasks import Final as FinalItem
 from pyggml_server.protocol import Done, GrammarText, Text
 from pyggml_server.scheduler import LoadProgress, ModelScheduler, Runner
@@ -166,7 +166,7 @@ class _Answer:
                 async for chunk in chunks:
                     yield chunk
             opening = prelude.closed()
-        elif plan.grammar is not None and text:
+        elif plan.grammar is not None and text and not self._raw:
             opening = answer_opening(renderer, text, calls=plan.calls)
         if prelude is None or prelude.finished or self.done.reason != "length":
             tokens = self._encode(text + opening) if prelude or opening else prepared.prompt.tokens
@@ -177,6 +177,11 @@ class _Answer:
         final = self._final()
         self.prepared.metrics.record(self.prepared.model.stored.name.display, final)
         yield final
+
+    @property
+    def _raw(self) -> bool:
+        """Prompt and answer are taken as they are."""
+        return isinstance(self.prepared.plan.task, PromptTask) and self.prepared.plan.task.raw
 
     def _encode(self, text: str) -> list[int]:
         return self.prepared.model.tokenizer.encode(text, add_special=self.prepared.prompt.add_special)
@@ -232,7 +237,7 @@ class _Answer:
         tools = () if prelude else plan.tools
         if not tools and (opened or not prepared.model.can("thinking")):
             return None
-        if getattr(plan.task, "raw", False):
+        if self._raw:
             return None
         think, prompt = (None, "") if opened else (plan.think, prepared.prompt.text)
         return output_parser(prepared.model.renderer, tools=tools, think=think, prompt=prompt)

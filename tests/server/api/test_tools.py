@@ -63,6 +63,16 @@ def test_a_call_behind_thoughts_in_channels(http: httpx2.Client) -> None:
         assert answer["message"]["content"] == "red"
 
 
+def test_a_raw_prompt_is_taken_as_it_is(http: httpx2.Client) -> None:
+    """Also where the model's template would open a channel for what a grammar demands."""
+    text = "Hello<|start|>assistant"
+    body = {"model": "channels", "prompt": text, "raw": True, "format": {"type": "choice", "choices": ["red"]}}
+    answer = http.post("/api/generate", json={**body, "stream": False}).json()
+    assert answer["response"] == "red"
+    count = http.post("/api/tokenize", json={"model": "channels", "text": text}).json()["count"]
+    assert answer["prompt_eval_count"] == count
+
+
 def test_a_call_that_is_cut_off_is_withheld(http: httpx2.Client) -> None:
     body = {**BODY, "tool_choice": "required", "stream": False, "options": {"num_predict": 8}}
     answer = http.post("/api/chat", json=body).json()
