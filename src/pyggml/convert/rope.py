@@ -80,7 +80,7 @@ class Rope:
         return self.checkpoint.checked_number(default if value is None else value, key)
 
 
-def _factor(freq: np.floating, factor: float, low: float, high: float, original: float) -> float:
+def _factor(freq: np.float32, factor: float, low: float, high: float, original: float) -> np.float32 | float:
     length = 2 * math.pi / freq
     if length < original / high:
         return 1.0
