@@ -114,13 +114,13 @@ def test_the_stored_template_and_messages_hold(run: Run, tiny: TinyModel, tmp_pa
     """A Go template in the store comes before the Jinja template in the file."""
     template = "{{ range .Messages }}{{ .Role }} {{ .Content }} {{ end }}so "
     (tmp_path / "Modelfile").write_text(
-        f'FROM {templated(tmp_path).path}\nTEMPLATE "{template}"\nSYSTEM be calm\nMESSAGE user hi\n'
+        f'FROM {templated(tmp_path).path}\nTEMPLATE "{template}"\nSYSTEM be calm\nMESSAGE user hi\nMESSAGE assistant yes\n'
     )
     ok(run("create", "mine"))
     greedy = (*QUICK, "--num-predict", 12, "--temperature", 0)
-    expected = ok(run("run", tiny.path, *greedy, "system be calm user hi user hello so "))
+    expected = ok(run("run", tiny.path, *greedy, "system be calm user hi assistant yes user hello so "))
     assert ok(run("run", "mine", *greedy, "hello")) == expected
-    assert ok(run("run", "mine", *greedy, "hello", "--raw")) == ok(run("run", tiny.path, *greedy, "hello"))
+    assert ok(run("run", "mine", *greedy, "hello", "--raw")) == ok(run("run", tiny.path, *greedy, "be calmhello"))
 
 
 def test_the_stored_parameters_hold_unless_given(run: Run, tiny: TinyModel) -> None:
