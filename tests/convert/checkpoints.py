@@ -30,17 +30,17 @@ CONFIG = {
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     """A safetensors file."""
-    header, data = {}, b""
+    header, start = {}, 0
     for name, array in arrays.items():
-        end = len(data) + array.nbytes
+        end = start + array.nbytes
         header[name] = {
             "dtype": _DTYPES[array.dtype.name],
             "shape": list(array.shape),
-            "data_offsets": [len(data), end],
+            "data_offsets": [start, end],
         }
-        data += array.tobytes()
+        start = end
     text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
+    return b"".join([struct.pack("<Q", len(text)), text, *(array.tobytes() for array in arrays.values())])
 
 
 def bert_weights(config: Mapping[str, Any], *, seed: int = 0) -> dict[str, np.ndarray]:
