@@ -75,6 +75,17 @@ def test_products(backend: Backend, dtype: DType, repack: bool) -> None:
         np.testing.assert_array_equal(together, alone[:n], err_msg=f"{n} columns")
 
 
+@pytest.mark.parametrize("dtype", [DType.Q4_1, DType.Q5_0, DType.Q5_1], ids=lambda dtype: dtype.name)
+def test_products_of_many(backend: Backend, dtype: DType) -> None:
+    """Tiles of four rows and two columns, by two threads, with some left over; and rows that tiles do not take."""
+    x = np.random.default_rng(2).normal(size=(33, 96)).astype(np.float32)
+    for n_out in (4, 20, 22):
+        alone = np.concatenate([products(backend, dtype, repack=False, x=row[None], n_out=n_out) for row in x])
+        for n in (9, 32, 33):
+            together = products(backend, dtype, repack=False, x=x[:n], n_out=n_out)
+            np.testing.assert_array_equal(together, alone[:n], err_msg=f"{n_out} rows, {n} columns")
+
+
 def attend(q: Array, k: Array, v: Array, mask: Array, *, n_threads: int) -> Array:
     """``q (n, h, d)``, ``k, v (cells, h_kv, d)``, ``mask (n, cells)`` to ``(n, h, d)``."""
     with Session("CPU", n_threads=n_threads) as session:

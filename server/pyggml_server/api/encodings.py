@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+import zstandard
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -56,10 +57,6 @@ def _deflate() -> _Made:
 
 
 def _zstd() -> _Made:
-    try:
-        import zstandard
-    except ImportError:
-        raise EncodingError("zstd needs the Python package zstandard, which is not installed", status=415) from None
     return zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj(), zstandard.ZstdError
 
 

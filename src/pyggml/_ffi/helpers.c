@@ -1,8 +1,10 @@
+#define _DEFAULT_SOURCE // madvise
 #include "helpers.h"
 
 #include <dlfcn.h>
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
 
 int pyggml_bind(const char * path, const char * const * names, void ** slots, int n) {
     void * handle = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
@@ -15,6 +17,19 @@ int pyggml_bind(const char * path, const char * const * names, void ** slots, in
         missing += slots[i] == NULL;
     }
     return missing; // the handle stays open on purpose: the pointers must stay valid
+}
+
+size_t pyggml_use_huge_pages(void * base, size_t n) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = (uintptr_t) 2 << 20;
+    const uintptr_t from = ((uintptr_t) base + page - 1) / page * page, to = ((uintptr_t) base + n) / page * page;
+    if (from < to && madvise((void *) from, to - from, MADV_HUGEPAGE) == 0) {
+        return to - from;
+    }
+#else
+    (void) base, (void) n;
+#endif
+    return 0;
 }
 
 enum { BLOCK = 256 }; // loops of constant length are vectorized

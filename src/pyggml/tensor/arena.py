@@ -121,6 +121,7 @@ class Arena(Closing):
             else:
                 raw = lib.ggml_backend_alloc_ctx_tensors_from_buft(context, buffer_type)
                 buffer = Buffer(not_null(raw, f"allocating {what}"))
+                buffer.use_huge_pages()
             buffer.tenants.add(self)
             made.append(buffer)
         self.buffers += made

@@ -90,6 +90,13 @@ class Buffer(Closing):
         """Tell the scheduler what the buffer holds (:class:`BufferUsage`)."""
         lib.ggml_backend_buffer_set_usage(self.ptr, usage)
 
+    def use_huge_pages(self) -> int:
+        """Ask the system to back memory of the CPU by huge pages, before it is touched; returns the bytes asked for."""
+        device = lib.ggml_backend_buft_get_device(lib.ggml_backend_buffer_get_type(self.ptr))
+        if device == ffi.NULL or lib.ggml_backend_dev_type(device) != lib.GGML_BACKEND_DEVICE_TYPE_CPU:
+            return 0
+        return int(lib.pyggml_use_huge_pages(lib.ggml_backend_buffer_get_base(self.ptr), self.size))
+
     def clear(self, value: int = 0) -> None:
         """Set every byte to ``value``."""
         lib.ggml_backend_buffer_clear(self.ptr, value)

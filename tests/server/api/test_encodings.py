@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import httpx2
 import pytest
+import zstandard
 from starlette.types import Receive, Scope, Send
 
 from pyggml_server.api.encodings import ContentEncoding, EncodingError, decompress
 
-zstandard = pytest.importorskip("zstandard")
 TEXT = json.dumps({"model": "none", "text": "word " * 500}).encode()
 ENCODED = {"gzip": gzip.compress(TEXT), "deflate": zlib.compress(TEXT), "zstd": zstandard.compress(TEXT)}
 
