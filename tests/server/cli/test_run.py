@@ -114,7 +114,8 @@ def test_the_stored_template_and_messages_hold(run: Run, tiny: TinyModel, tmp_pa
     """A Go template in the store comes before the Jinja template in the file."""
     template = "{{ range .Messages }}{{ .Role }} {{ .Content }} {{ end }}so "
     (tmp_path / "Modelfile").write_text(
-        f'FROM {templated(tmp_path).path}\nTEMPLATE "{template}"\nSYSTEM be calm\nMESSAGE user hi\nMESSAGE assistant yes\n'
+        f'FROM {templated(tmp_path).path}\nTEMPLATE "{template}"\nSYSTEM be calm\n'
+        "MESSAGE user hi\nMESSAGE assistant yes\n"
     )
     ok(run("create", "mine"))
     greedy = (*QUICK, "--num-predict", 12, "--temperature", 0)
