@@ -11,7 +11,7 @@ from helpers.tiny import Array, TinyConfig, build
 from pyggml.engine import Engine, EngineConfig
 from pyggml.errors import GGUFError, MissingTensorError, ModelError, UnsupportedArchitectureError
 from pyggml.gguf import GGMLType, GGUFFile, GGUFWriter
-from pyggml.models import architectures, registry
+from pyggml.models import architectures
 from pyggml.models.llama import Llama
 
 SMALL = EngineConfig(n_ctx=32, n_threads=1)
@@ -129,7 +129,7 @@ def test_tensors_that_nobody_uses_are_reported(tmp_path: Path, caplog: pytest.Lo
 
 def register(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     point = EntryPoint(name="abacus", value=value, group="pyggml.models")
-    monkeypatch.setattr(registry, "entry_points", lambda *, group: [point] if group == "pyggml.models" else [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: [point] if group == "pyggml.models" else [])
 
 
 class Abacus(Llama):

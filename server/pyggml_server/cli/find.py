@@ -1,14 +1,16 @@
 """Which model an argument of the command line means."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyggml_server.cli.progress import show_progress
-from pyggml_server.cli.storing import open_store
 from pyggml_server.errors import ModelNotFoundError
 from pyggml_server.names import Name
-from pyggml_server.store import Puller, StoredModel
+
+if TYPE_CHECKING:
+    from pyggml_server.store import StoredModel
 
 __all__ = ["FoundModel", "find_model"]
 
@@ -42,6 +44,8 @@ def find_model(model: str, *, pull: bool = False) -> FoundModel:
     path = Path(model).expanduser()
     if path.is_file() or model.startswith(("/", "./", "../", "~")):
         return FoundModel(model, path)
+    from pyggml_server.cli.storing import open_store  # here: a file needs no store, and what it loads is 25 MiB
+
     store = open_store()
     name = Name.parse(model)
     try:
@@ -49,6 +53,9 @@ def find_model(model: str, *, pull: bool = False) -> FoundModel:
     except ModelNotFoundError:
         if not pull:
             raise
+        from pyggml_server.cli.progress import show_progress
+        from pyggml_server.store import Puller
+
         with show_progress() as report:
             stored = Puller(store).pull(model, report=report)
     return FoundModel(stored.name.display, stored.path, stored, dict(stored.params))

@@ -1,6 +1,5 @@
 """From the text of a variable to its value. Every parser raises ValueError with what would have been right."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +112,8 @@ def parse_keys(text: str) -> tuple[str, ...]:
     found = []
     for key in parse_list(text):
         if not key.startswith("sha256:"):
+            import hashlib  # here: OpenSSL takes 4 MiB, and most have no keys
+
             key = f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
         elif not re.fullmatch("sha256:[0-9a-fA-F]{64}", key):
             raise ValueError("behind sha256: there must be 64 hexadecimal digits")
