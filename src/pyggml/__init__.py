@@ -6,4 +6,4 @@ Importing this package loads no native code. The rooms are the doors: ``from pyg
 
 __all__ = ["__version__"]
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # as in pyproject.toml; asking importlib.metadata would load 7 MiB

@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+import pyggml
+
 from .conftest import ROOT
 
 pytestmark = pytest.mark.wheel
@@ -31,8 +33,6 @@ def dynamic(library: Path) -> dict[str, list[str]]:
 
 
 def test_this_is_no_source_tree(installed: Distribution) -> None:
-    import pyggml
-
     assert not Path(pyggml.__file__).is_relative_to(ROOT / "src"), "run me against an installed wheel: .ci/run"
     assert Path.cwd() != ROOT
 
@@ -40,6 +40,7 @@ def test_this_is_no_source_tree(installed: Distribution) -> None:
 def test_only_our_packages(installed: Distribution) -> None:
     tops = {name.parts[0] for name in names(installed) if ".." not in name.parts}
     assert tops == {"pyggml", "pyggml_server", f"pyggml-{installed.version}.dist-info"}
+    assert installed.version == pyggml.__version__
     outside = [name for name in names(installed) if ".." in name.parts]
     assert [name.name for name in outside] == ["pyggml"], f"only the console script lies elsewhere: {outside}"
 
