@@ -43,6 +43,14 @@ def test_scaling(tmp_path: Path, keys: dict[str, Any], scale: float, ext: float)
     assert (found.freq_scale, found.ext_factor) == (scale, ext)
 
 
+def test_the_factors_of_yarn(tmp_path: Path) -> None:
+    yarn = {"scaling__type": "yarn", "scaling__factor": 4.0, "scaling__yarn_attn_factor": 0.5}
+    some = params(tmp_path, **yarn, scaling__yarn_ext_factor=0.5)
+    assert (some.ext_factor, some.attn_factor) == (0.5, 1.0)  # as in llama.cpp, the scale says the factor
+    none = params(tmp_path, **yarn, scaling__yarn_ext_factor=0.0)
+    assert (none.ext_factor, none.attn_factor) == (0.0, 0.5)
+
+
 def test_the_other_numbers(tmp_path: Path) -> None:
     found = params(
         tmp_path,

@@ -109,6 +109,9 @@ def test_special_ids_come_from_keys_then_from_texts() -> None:
     assert (tokenizer.eos_id, tokenizer.eot_id) == (0, 2)
     assert tokenizer.eog_ids == {0, 2}
     assert build(synthetic.bpe(), eot_token_id=1).eog_ids == {0, 1, 2}
+    assert build(synthetic.bpe(), eos_token_ids=[1, 99_999]).eog_ids == {0, 1, 2}
+    with pytest.raises(TokenizerError, match="eos_token_ids must be an array of integers"):
+        build(synthetic.bpe(), eos_token_ids=[0.5])
     assert tokenizer.special_ids == {0, 1, 2}
     assert tokenizer.is_control(2) and not tokenizer.is_control(3)
     assert tokenizer.token_type(3) is TokenType.USER_DEFINED

@@ -30,14 +30,20 @@ def rope_params(
         raise ModelError(f"{meta.path}: rope.scaling.type {kind!r} is not supported; supported: none, linear, yarn")
     factor = meta.get_float("rope.scaling.factor", default=meta.get_float("rope.scale_linear", default=0.0))
     n_ctx_train = meta.get_int("context_length", default=0)
+    ext_factor = meta.get_float("rope.scaling.yarn_ext_factor", default=-1.0)
+    if ext_factor < 0.0:
+        ext_factor = 1.0 if kind == "yarn" else 0.0
+    attn_factor = meta.get_float("rope.scaling.attn_factor", default=1.0)
+    if not ext_factor:  # with it, the factor follows from the scale, as in llama.cpp
+        attn_factor *= meta.get_float("rope.scaling.yarn_attn_factor", default=1.0)
     return RopeParams(
         n_dims=meta.get_int("rope.dimension_count", default=n_dims),
         mode=mode,
         n_ctx_orig=meta.get_int("rope.scaling.original_context_length", default=n_ctx_train),
         freq_base=meta.get_float(freq_base_key, default=freq_base),
         freq_scale=1.0 / factor if factor > 0.0 and kind != "none" else 1.0,
-        ext_factor=1.0 if kind == "yarn" else 0.0,
-        attn_factor=meta.get_float("rope.scaling.attn_factor", default=1.0),
+        ext_factor=ext_factor,
+        attn_factor=attn_factor,
         beta_fast=meta.get_float("rope.scaling.yarn_beta_fast", default=32.0),
         beta_slow=meta.get_float("rope.scaling.yarn_beta_slow", default=1.0),
     )

@@ -42,6 +42,15 @@ class Metadata:
             raise self._wrong(key, "an integer")
         return int(value)
 
+    def integers(self, key: str) -> list[int]:
+        """The array of integers under ``key``; empty without it."""
+        array = self._array(key)
+        if array is None or len(array) == 0:
+            return []
+        if array.dtype.kind not in "iu":
+            raise self._wrong(key, "an array of integers")
+        return [int(value) for value in array]
+
     def strings(self, key: str) -> list[str] | None:
         """The array of strings under ``key``, or None."""
         value = self._values.get(key)

@@ -156,6 +156,7 @@ def find_special_tokens(
     control.update(ends.values())
     eog = set(ends.values())
     eog.update(id for role in ("fim_pad", "fim_rep", "fim_sep", "eos", "eot", "eom") if (id := ids[role]) is not None)
+    eog.update(id for id in meta.integers("tokenizer.ggml.eos_token_ids") if 0 <= id < n_vocab)  # Ollama's key
     visible = set(_present(index, _VISIBLE_TEXTS).values())
     normal: set[int] = set()
     _apply_exceptions(ends, index, eog, visible=visible, normal=normal)
