@@ -38,7 +38,9 @@ def create(model: str, file: Path | None, quantize: str | None) -> None:
 def _sources(store: Store, modelfile: Modelfile, folder: Path, report: Report) -> dict[str, Any]:
     """What FROM and ADAPTER mean: names of models, or files, which are put among the blobs."""
     if modelfile.values("DRAFT"):
-        raise BadRequestError("DRAFT: a draft model cannot be stored; draft_num_predict drafts from the prompt, with any model")
+        raise BadRequestError(
+            "DRAFT: a draft model cannot be stored; draft_num_predict drafts from the prompt, with any model"
+        )
     names, files = list[str](), dict[str, Path]()
     for value in modelfile.values("FROM"):
         path = _local(value, folder)
