@@ -36,7 +36,7 @@ from .request import Request
 from .scheduler import Scheduler
 from .slots import Slot, Slots
 from .task import Task
-from .tasks import create_task
+from .tasks import create_task, prompt_too_long
 
 if TYPE_CHECKING:
     from pyggml.grammar import GrammarCompiler
@@ -326,7 +326,7 @@ class Engine(Closing):
             inside = outputs[(outputs >= begin) & (outputs < begin + n)] - begin
             batch = Batch.of_sequence(part, start=len(slot.tokens), seq_id=slot.seq_id, outputs=inside.astype(np.int32))
             try:
-                rows = self._run(batch)
+                rows = self.scheduler.compute(batch)
             except BaseException:
                 self.scheduler.slots.forget(slot)  # what the cache holds is not known any more
                 self._advanced = []
@@ -335,14 +335,6 @@ class Engine(Closing):
             self._advanced += part
             if inside.size:
                 yield rows
-
-    def _run(self, batch: Batch) -> Floats:
-        while True:
-            try:
-                return self._decoder.run(batch)
-            except ContextFullError:
-                if not self.scheduler.slots.evict():
-                    raise
 
     def reset(self) -> None:
         """Forget everything the cache holds; running requests read their prompts again."""
@@ -470,9 +462,7 @@ class Engine(Closing):
 
     def _need_room(self, n_tokens: int) -> None:
         if n_tokens > self.n_ctx:
-            raise ContextFullError(
-                f"{n_tokens} tokens do not fit into a context of {self.n_ctx}; raise n_ctx or shorten the prompt"
-            )
+            raise prompt_too_long(n_tokens, self.n_ctx)
 
     def _need_open(self) -> None:
         if self._closed:

@@ -277,27 +277,37 @@ class Scheduler:
 
     def _compute(self, batch: Batch, parts: list[_Part]) -> Floats | None:
         """The logits; None when it failed, and the tasks with it."""
+        try:
+            return self.compute(batch)
+        except ContextFullError as error:
+            if len(self.running) > 1:
+                self._crowded = True
+                self.slots.forget(parts[-1].slot)
+                self._preempt(parts[-1].task)
+            else:
+                parts[0].task.fail(error)
+            return None
+        except Exception as error:
+            # What the cache holds of these sequences is not known any more.
+            for part in parts:
+                self.slots.forget(part.slot)
+                part.task.fail(error)
+            if not isinstance(error, PyggmlError):
+                log.exception("a batch of %d tokens failed", batch.n_tokens)
+            return None
+
+    def compute(self, batch: Batch) -> Floats:
+        """The logits of a batch, ``(n_outputs, n_vocab)``, valid until the next one; idle sequences give way to it.
+
+        Raises:
+            ContextFullError: there is no room even without them.
+        """
         while True:
             try:
                 return self.decoder.run(batch)
-            except ContextFullError as error:
-                if self.slots.evict():
-                    continue
-                if len(self.running) > 1:
-                    self._crowded = True
-                    self.slots.forget(parts[-1].slot)
-                    self._preempt(parts[-1].task)
-                else:
-                    parts[0].task.fail(error)
-                return None
-            except Exception as error:
-                # What the cache holds of these sequences is not known any more.
-                for part in parts:
-                    self.slots.forget(part.slot)
-                    part.task.fail(error)
-                if not isinstance(error, PyggmlError):
-                    log.exception("a batch of %d tokens failed", batch.n_tokens)
-                return None
+            except ContextFullError:
+                if not self.slots.evict():
+                    raise
 
     def _answer(self, part: _Part, rows: Floats) -> None:
         """Choose tokens from the logits after the last known token and after each drafted one, while they agree."""

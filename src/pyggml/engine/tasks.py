@@ -15,7 +15,7 @@ from .task import Task
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["create_task"]
+__all__ = ["create_task", "prompt_too_long"]
 
 MAX_SCALE = 100.0
 
@@ -47,6 +47,13 @@ def create_task(request: Request, engine: Engine) -> Task:
     return task
 
 
+def prompt_too_long(n_tokens: int, n_ctx: int) -> ContextFullError:
+    """The error of a prompt that cannot be computed at all."""
+    return ContextFullError(
+        f"the prompt's {n_tokens} tokens do not fit into a context of {n_ctx}; raise n_ctx or shorten the prompt"
+    )
+
+
 def _fit(request: Request, n_ctx: int, *, has_bos: bool) -> tuple[list[int], int]:
     """The prompt's tokens, as many as there is room for, and how many were taken out."""
     ids = list(request.ids)
@@ -54,8 +61,6 @@ def _fit(request: Request, n_ctx: int, *, has_bos: bool) -> tuple[list[int], int
     if excess <= 0:
         return ids, 0
     if not request.truncate:
-        raise ContextFullError(
-            f"the prompt's {len(ids)} tokens do not fit into a context of {n_ctx}; raise n_ctx or shorten the prompt"
-        )
+        raise prompt_too_long(len(ids), n_ctx)
     keep = min(max(request.n_keep, 0) + has_bos, n_ctx // 2)
     return ids[:keep] + ids[keep + excess :], excess

@@ -232,8 +232,9 @@ def _read_strings(cur: _Cursor, n: int, field: str) -> StringArray:
         append(start - begin)
     append(pos - begin + LENGTH_BYTES)
     cur.pos = pos
-    # Copies, so that metadata outlives the mapping.
-    return StringArray(buf[begin:pos], np.array(starts, np.int64))
+    # No copy: a view holds the mapping, and pages that nobody reads take no memory.
+    offsets = np.array(starts, np.uint32 if starts[-1] < 1 << 32 else np.uint64)
+    return StringArray(memoryview(buf)[begin:pos], offsets)
 
 
 def _alignment(cur: _Cursor, metadata: dict[str, Any], types: dict[str, FieldType]) -> int:

@@ -126,7 +126,9 @@ class GGUFFile(Closing):
             mapping = mmap(file.fileno(), size, access=ACCESS_READ)
         self._maps.append(mapping)
         header = parse_header(mapping, size=size, label=str(path))
-        mapping.madvise(MADV_DONTNEED, 0, header.data_offset // PAGESIZE * PAGESIZE)  # all of it was copied
+        mapping.madvise(
+            MADV_DONTNEED, 0, header.data_offset // PAGESIZE * PAGESIZE
+        )  # copied, or read again when looked at
         return header
 
     def _map_part(self, path: Path, index: int, count: int) -> Header:

@@ -1,4 +1,4 @@
-"""Arrays of strings, kept as their bytes until somebody looks."""
+"""Arrays of strings, left where the file is mapped until somebody looks."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -16,15 +16,16 @@ LENGTH_BYTES: Final = 8
 class StringArray(Sequence[str]):
     """A read-only sequence of ``str`` over the bytes of a GGUF file's array; compares equal to a list of the same.
 
-    A vocabulary of 262,144 tokens takes 17 MiB as a list, and a process that only computes never reads it. Each look
-    at an item decodes it: take ``list(array)`` for many.
+    A vocabulary of 262,144 tokens takes 17 MiB as a list, and a process that only computes never reads it. Each look at
+    an item decodes it: take ``list(array)`` for many. It stays valid when the file is closed: the mapping goes with its
+    last view.
 
     A string that is not valid UTF-8 keeps its bytes as lone surrogates (``surrogateescape``).
     """
 
     __hash__ = None  # type: ignore[assignment]  # as a list: it compares by its items
 
-    def __init__(self, data: bytes, starts: NDArray[np.int64]) -> None:
+    def __init__(self, data: memoryview, starts: NDArray[np.generic]) -> None:
         """
         Args:
             data: strings as the file holds them, each behind its length of 8 bytes.
@@ -49,7 +50,8 @@ class StringArray(Sequence[str]):
         return self._text(at % len(self))
 
     def _text(self, i: int) -> str:
-        return str(self._data[self._starts[i] : self._starts[i + 1] - LENGTH_BYTES], "utf-8", "surrogateescape")
+        begin, after = int(self._starts[i]), int(self._starts[i + 1])
+        return str(self._data[begin : after - LENGTH_BYTES], "utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
         data, starts = self._data, self._starts.tolist()
