@@ -35,7 +35,7 @@ class Load:
     seconds: float
 
 
-SMALL = Load(n_clients=24, seconds=5)
+SMALL = Load(n_clients=24, seconds=3)
 LARGE = Load(n_clients=256, seconds=60)
 GROWTH = 12 << 20
 """Bytes by which a process may grow in the second half: less than the cache (45 MiB, touched little by little)."""
