@@ -10,7 +10,7 @@ from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.kvcache import CausalCache, MixedCache
 from pyggml.lora import Adapters
 from pyggml.models import CacheKind, create_model
-from pyggml.tensor import Backend, Device, Executor
+from pyggml.tensor import Backend, Device, DeviceType, Executor, devices
 from pyggml.weights import Weights
 
 from .caches import create_cache, flash_attn_works
@@ -102,7 +102,9 @@ class Assembly(Closing):
 
         self.cache = create_cache(self.model.shape, config, cache_device, n_ctx=self.n_ctx, flash_attn=self.flash_attn)
         stack.callback(self.cache.close)
-        self.executor = stack.enter_context(Executor(self.backends, keep_on_host=not placement.kv_offload, dry=dry))
+        helpers = [] if dry else self._open_accelerators()
+        everyone = [*self.backends[:-1], *helpers, self.backends[-1]]
+        self.executor = stack.enter_context(Executor(everyone, keep_on_host=not placement.kv_offload, dry=dry))
         self.adapters: Adapters | None = None
         if config.adapters:
             device_of = (lambda name: self.weights.device_of(name).as_dry()) if dry else self.weights.device_of
@@ -114,6 +116,11 @@ class Assembly(Closing):
             self.decoder.reserve(n_tokens, n_outputs=min(config.n_parallel, n_tokens))
         except _MISFITS as error:
             raise ModelError(f"{self.file.path}: {error}") from error
+
+    def _open_accelerators(self) -> list[Backend]:
+        """BLAS and its like: they hold no layers, and take large products from the CPU, in its memory."""
+        found = [device for device in devices() if device.type == DeviceType.ACCEL]
+        return [self._stack.enter_context(Backend(device, n_threads=self.config.n_threads)) for device in found]
 
     def _choose_flash_attn(self) -> bool:
         """Every device that computes attention must have it: all layers read one kind of cache."""
@@ -139,7 +146,9 @@ class Assembly(Closing):
     def needs(self) -> list[Need]:
         """What the model takes, for each of ``placement.devices``."""
         index = {device.name: i for i, device in enumerate(self.placement.devices)}
-        needs = [Need(compute=compute) for compute in self.executor.sizes]
+        needs = [Need() for _ in index]
+        for backend, compute in zip(self.executor.backends, self.executor.sizes, strict=True):
+            needs[index.get(backend.device.name, -1)].compute += compute
         for _, device, n_bytes in self.weights.sizes():
             needs[index[device.name]].weights += n_bytes
         for device, n_bytes in self.adapters.sizes() if self.adapters is not None else ():

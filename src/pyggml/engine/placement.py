@@ -11,7 +11,7 @@ from itertools import accumulate
 
 from pyggml.errors import BackendError, ParameterError
 from pyggml.gguf import GGUFFile
-from pyggml.tensor import Device, find_device, find_devices
+from pyggml.tensor import Device, DeviceType, find_device, find_devices
 from pyggml.weights import Use
 
 from .config import EngineConfig
@@ -117,6 +117,11 @@ def choose_devices(config: EngineConfig) -> list[Device]:
         except BackendError:
             return []  # as llama.cpp: layers that no GPU takes stay on the CPU
     found = [device for name in names for device in find_devices(name)]
+    for device in found:
+        if device.type == DeviceType.ACCEL:
+            raise ParameterError(
+                f"devices: {device.name} computes single operations beside the CPU, and holds no layers; leave it out"
+            )
     twice = {d.name for d in found if sum(other.name == d.name for other in found) > 1}
     if twice:
         raise ParameterError(f"devices: {', '.join(sorted(twice))} is named twice; leave one out")

@@ -190,7 +190,7 @@ class Backend(Closing):
 
         Args:
             device: from :func:`devices` or :func:`find_device`.
-            n_threads: CPU threads; default: one per physical core. Ignored by other devices.
+            n_threads: CPU threads; default: one per physical core. Ignored by devices that are not in the CPU.
             poll: 0 to 100, how long an idle worker spins before it sleeps.
 
         Raises:
@@ -217,6 +217,11 @@ class Backend(Closing):
             self._pool = not_null(cpu.ggml_threadpool_new(params), f"starting {self.n_threads} threads")
             cpu.ggml_backend_cpu_set_n_threads(self._ptr, self.n_threads)
             cpu.ggml_backend_cpu_set_threadpool(self._ptr, self._pool)
+        elif device.type == DeviceType.ACCEL:
+            registry = lib.ggml_backend_dev_backend_reg(device.ptr)
+            found = lib.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_set_n_threads")
+            if found != ffi.NULL:
+                ffi.cast("ggml_backend_set_n_threads_t", found)(self._ptr, self.n_threads)
 
     @property
     def ptr(self) -> Any:
