@@ -63,7 +63,7 @@ class Load(msgspec.Struct, tag="load"):
     text. An ``n_ctx`` of 0 is chosen by the memory of the GPUs; one that the model was not trained for is lowered.
     ``flexible`` names the fields that may be lowered until the model fits: ``n_parallel``, ``n_gpu_layers``.
     ``automatic``: the runner chooses the devices, a single GPU where that is enough unless ``spread``; ``main_gpu``
-    names one by its index, which then is the only one.
+    names one by its index, which then is the only one. ``draft`` is the file of a smaller model that proposes tokens.
     """
 
     id: int
@@ -73,6 +73,7 @@ class Load(msgspec.Struct, tag="load"):
     automatic: bool = True
     spread: bool = False
     main_gpu: int | None = None
+    draft: str | None = None
 
 
 class Measure(msgspec.Struct, tag="measure"):
@@ -85,6 +86,7 @@ class Measure(msgspec.Struct, tag="measure"):
     automatic: bool = True
     spread: bool = False
     main_gpu: int | None = None
+    draft: str | None = None
 
 
 class GrammarText(msgspec.Struct, tag="grammar"):
@@ -99,9 +101,9 @@ class Generate(msgspec.Struct, tag="generate"):
     """Continue a prompt; answered by :class:`Text` any number of times, then :class:`Done` or :class:`Failed`.
 
     ``sampling`` holds fields of :class:`pyggml.sampling.SamplingParams` by name. The other fields are those of
-    :class:`pyggml.engine.Request`; ``speculate`` is the longest draft by prompt lookup, 0 for none. ``n_ctx`` is the
-    context that the request asked for, where it is less than the engine's: prompts are cut to it, and without ``shift``
-    the answer ends there.
+    :class:`pyggml.engine.Request`; ``speculate`` is the longest draft, 0 for none: by prompt lookup, or by the draft
+    model where ``by_model``. ``n_ctx`` is the context that the request asked for, where it is less than the engine's:
+    prompts are cut to it, and without ``shift`` the answer ends there.
     """
 
     id: int
@@ -117,6 +119,7 @@ class Generate(msgspec.Struct, tag="generate"):
     logprobs: int | None = None
     grammar: GrammarText | None = None
     speculate: int = 0
+    by_model: bool = False
     adapters: dict[int, float] = {}
     priority: int = 0
     n_ctx: int | None = None

@@ -261,6 +261,7 @@ class _Answer:
             "logprobs": settings.logprobs,
             "grammar": grammar,
             "speculate": options.draft,
+            "by_model": options.load.draft is not None,
             "adapters": options.adapter_scales(len(self.prepared.model.stored.adapters)),
             "priority": settings.priority,
         }

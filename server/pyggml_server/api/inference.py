@@ -177,7 +177,7 @@ async def _load(call: Call, body: Body, writer: Writer, *, verb: str) -> Documen
     model = await state.catalog.open(body.model or "")
     if not model.can("completion"):
         raise CapabilityError(f'"{body.model}" does not support {verb}')
-    options = merge_options(model.stored.params, body.options or {})
+    options = merge_options(model.stored.params, body.options or {}, draft=model.stored.draft)
     lease = state.scheduler.lease(model.spec(options.load), keep_alive=keep_alive, priority=body.priority or 0)
     async with lease as runner:
         return Document(writer.empty("load", load_duration=runner.load_duration_ns))

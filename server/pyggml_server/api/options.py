@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from pyggml_server.errors import BadRequestError
@@ -36,6 +37,7 @@ KNOWN_OPTIONS: Final[Mapping[str, str]] = {**_LOAD, **_SAMPLING, **_GENERATION}
 _RETIRED: Final = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"})
 _PROBABILITIES: Final = ("top_p", "min_p", "typical_p")
 _MIN_CTX: Final = 4
+_DRAFT: Final = 4  # tokens, where a draft model proposes them
 _MOST_THREADS: Final = 512  # ggml's own limit
 
 
@@ -50,7 +52,7 @@ class Options:
         num_keep: Tokens at the beginning that truncating and shifting leave alone; negative: the whole prompt.
         stop: Texts before which the answer ends.
         ignore_eos: Never end on the model's own wish.
-        draft: Tokens to draft by prompt lookup; 0: none.
+        draft: Tokens to draft: by the draft model that ``load`` names, or by prompt lookup; 0: none.
         adapters: Scales of the model's adapters, in order; None: each 1.
     """
 
@@ -81,8 +83,14 @@ class Options:
         return dict(enumerate(self.adapters))
 
 
-def merge_options(stored: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+def merge_options(stored: Mapping[str, Any], given: Mapping[str, Any], *, draft: Path | None = None) -> Options:
     """Options of a request over the parameters of the model; unknown ones are logged and ignored.
+
+    Args:
+        stored: The model's parameters.
+        given: The request's options.
+        draft: The model's draft model. It is loaded, and asked for four tokens at a time, unless ``draft_num_predict``
+            says otherwise.
 
     Raises:
         BadRequestError: a value has the wrong type; the text is Ollama's.
@@ -97,14 +105,15 @@ def merge_options(stored: Mapping[str, Any], given: Mapping[str, Any]) -> Option
             sampling[name] = min(max(sampling[name], 0.0), 1.0)
     if sampling.get("seed", 0) < 0:
         del sampling["seed"]  # -1: a random one
+    n_draft = max(0, merged.get("draft_num_predict", _DRAFT if draft is not None else 0))
     return Options(
-        load=LoadOptions(**_load_values(load)),
+        load=LoadOptions(**_load_values(load), draft=draft if n_draft else None),
         sampling=sampling,
         num_predict=merged.get("num_predict", -1),
         num_keep=merged.get("num_keep", 4),
         stop=tuple(text for text in merged.get("stop", ()) if text),
         ignore_eos=merged.get("ignore_eos", False),
-        draft=max(0, merged.get("draft_num_predict", 0)),
+        draft=n_draft,
         adapters=merged.get("adapters"),
     )
 

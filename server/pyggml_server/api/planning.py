@@ -81,7 +81,7 @@ def plan_task(task: Task, model: OpenModel) -> Plan:
     settings = task.settings
     if settings.logprobs is not None and not 0 <= settings.logprobs <= MAX_LOGPROBS:
         raise BadRequestError(f"top_logprobs must be between 0 and {MAX_LOGPROBS}")
-    options = merge_options(model.stored.params, settings.options)
+    options = merge_options(model.stored.params, settings.options, draft=model.stored.draft)
     grammar = parse_format(settings.format)
     if isinstance(task, PromptTask):
         _check_prompt(task, model)

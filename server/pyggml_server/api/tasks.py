@@ -117,7 +117,7 @@ class Final:
         prompt_tokens: Tokens of the prompt that was computed or found in the cache.
         cached_tokens: Those that were found.
         eval_tokens: Tokens of the answer.
-        drafted_tokens: Tokens proposed by prompt lookup.
+        drafted_tokens: Tokens proposed by a draft model or by prompt lookup.
         accepted_tokens: Those that the model confirmed.
         dropped_messages: Messages left out of the prompt because it was too long.
         dropped_tokens: Tokens left out of the prompt.

@@ -1,6 +1,7 @@
 """The thread that owns the engine: takes commands, steps while there is anything to compute, hands out messages."""
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -19,11 +20,11 @@ from pyggml_server.protocol import (
     Loaded,
     Loading,
     Measure,
-    Measured,
     MetricsReply,
     Rerank,
 )
 from pyggml_server.runner import placing
+from pyggml_server.runner.drafting import Drafts
 from pyggml_server.runner.jobs import Answer, TextWork, create_request, failure, read_metrics
 
 __all__ = ["EngineThread"]
@@ -45,6 +46,7 @@ class EngineThread:
         self._send = send
         self._commands: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._engine: Engine | None = None
+        self._drafts: Drafts | None = None
         self._answers: dict[Task, Answer] = {}
         self._tasks: dict[int, Task] = {}
         self._texts: deque[Embed | Rerank] = deque()
@@ -95,9 +97,15 @@ class EngineThread:
                 if self._engine is not None:
                     self._step(self._engine)
                 self._flush()
+        except Exception:
+            # Nobody knows what state the engine is in. The service tells those who wait, and starts another process.
+            log.critical("the engine failed", exc_info=True)
+            logging.shutdown()
+            os._exit(1)
         finally:
-            if self._engine is not None:
-                self._engine.close()
+            for part in (self._drafts, self._engine):
+                if part is not None:
+                    part.close()
             self._flush()
 
     def _busy(self) -> bool:
@@ -124,8 +132,7 @@ class EngineThread:
             elif isinstance(message, _Compiled):
                 self._take_compiled(message)
             elif isinstance(message, Measure):
-                found = placing.measure(message)
-                self._outbox.append(Measured(message.id, found.fits, placing.describe(found)))
+                self._outbox.append(placing.measure(message))
             elif isinstance(message, Load):
                 self._load(message)
             elif self._engine is None:
@@ -160,7 +167,7 @@ class EngineThread:
         except BaseException:
             self.state = "empty"
             raise
-        engine = placed.engine
+        engine, self._drafts = placed.engine, placed.drafts
         _ = engine.tokenizer  # built once, by this thread: the other one uses it too
         self._engine, self.state = engine, "ready"
         shape, config = engine.model.shape, engine.config
@@ -189,7 +196,7 @@ class EngineThread:
             self._compiling.add(message.id)
             self._grammars.put(message)
             return
-        request, cut = create_request(message, engine)
+        request, cut = create_request(message, engine, self._drafts)
         self._follow(message.id, engine.submit(request), cut)
 
     def _follow(self, id: int, task: Task, cut: int) -> None:
@@ -203,7 +210,7 @@ class EngineThread:
             if engine is None or message.id not in self._compiling:
                 continue
             try:
-                request, cut = create_request(message, engine)
+                request, cut = create_request(message, engine, self._drafts)
                 self.put(_Compiled(message.id, task=engine.submit(request), cut=cut))
             except Exception as error:
                 self.put(_Compiled(message.id, error=error))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from pyggml.engine import Engine, GenerationStats, Piece, PromptLookup, Request, Task, TextJob
+from pyggml.engine import Drafter, Engine, GenerationStats, Piece, PromptLookup, Request, Task, TextJob
 from pyggml.errors import ContextFullError, PyggmlError
 from pyggml.grammar import Grammar, GrammarKind
 from pyggml.sampling import SamplingParams, TokenLogprobs
@@ -37,8 +37,13 @@ def failure(id: int, error: Exception) -> Failed:
     return Failed(id, "internal", f"{type(error).__name__}: {error}")
 
 
-def create_request(message: Generate, engine: Engine) -> tuple[Request, int]:
+def create_request(message: Generate, engine: Engine, drafts: Drafter | None = None) -> tuple[Request, int]:
     """The engine's request, and how many tokens were taken out of the prompt to fit the context that was asked for.
+
+    Args:
+        message: What is asked for.
+        engine: Who answers.
+        drafts: The draft model, where there is one.
 
     Raises:
         ContextFullError: the prompt is too long and may not be truncated.
@@ -65,13 +70,19 @@ def create_request(message: Generate, engine: Engine) -> tuple[Request, int]:
             n_keep=message.n_keep,
             logprobs=message.logprobs,
             grammar=_grammar(message.grammar),
-            drafter=PromptLookup() if message.speculate > 0 else None,
+            drafter=_drafter(message, drafts),
             n_draft=message.speculate if message.speculate > 0 else 8,
             adapters=message.adapters,
             priority=message.priority,
         ),
         cut,
     )
+
+
+def _drafter(message: Generate, drafts: Drafter | None) -> Drafter | None:
+    if message.speculate <= 0:
+        return None
+    return drafts if message.by_model and drafts is not None else PromptLookup()
 
 
 def _fit(message: Generate, limit: int, *, has_bos: bool) -> tuple[list[int], int]:

@@ -10,7 +10,9 @@ from pyggml.engine import Engine, EngineConfig, Fit, fit
 from pyggml.errors import OutOfMemoryError, ParameterError
 from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.tensor import Device, DeviceType, DType, devices
-from pyggml_server.protocol import Load, Measure
+from pyggml_server.protocol import Load, Measure, Measured
+from pyggml_server.runner.drafting import Drafts, draft_bytes
+from pyggml_server.runner.memory import check_memory
 
 __all__ = ["Placed", "engine_config", "load", "measure"]
 
@@ -31,11 +33,13 @@ class Placed:
         engine: ready.
         devices: for :attr:`pyggml_server.protocol.Loaded.devices`.
         notes: what was lowered, for people.
+        drafts: the draft model beside it.
     """
 
     engine: Engine
     devices: list[dict[str, Any]]
     notes: list[str]
+    drafts: Drafts | None = None
 
 
 def engine_config(request: Load | Measure) -> EngineConfig:
@@ -79,6 +83,9 @@ def _choose(request: Load | Measure, config: EngineConfig) -> tuple[EngineConfig
         return config, None
     if config.n_gpu_layers == 0 or not gpus:
         return replace(config, n_gpu_layers=None), None
+    margin = config.memory_margin
+    if request.draft is not None:
+        config = replace(config, memory_margin=margin + draft_bytes(Path(request.draft), config))
     if request.main_gpu is not None:
         if not 0 <= request.main_gpu < len(gpus):
             raise ParameterError(f"main_gpu {request.main_gpu}: there are {len(gpus)} GPUs, counted from 0")
@@ -94,11 +101,11 @@ def _choose(request: Load | Measure, config: EngineConfig) -> tuple[EngineConfig
             tried = replace(config, devices=group, n_gpu_layers=layers, n_parallel=n_parallel)
             found = fit(request.path, tried)
             if found.fits and (layers >= 0 or _gpu_layers(found) >= found.n_layers):
-                return _settled(tried, found), found
+                return _settled(tried, found, margin=margin), found
             if best is None or _gpu_layers(found) > _gpu_layers(best[1]):
                 best = tried, found
     assert best is not None  # there is a GPU
-    return _settled(*best), best[1]
+    return _settled(*best, margin=margin), best[1]
 
 
 def _fewer(n: int, *, flexible: bool) -> Iterator[int]:
@@ -113,19 +120,25 @@ def _gpu_layers(found: Fit) -> int:
     return found.measured.placement.n_gpu_layers
 
 
-def _settled(config: EngineConfig, found: Fit) -> EngineConfig:
+def _settled(config: EngineConfig, found: Fit, *, margin: int) -> EngineConfig:
     """The same with the number of layers that was found, so that loading does not search again."""
-    return replace(config, n_gpu_layers=_gpu_layers(found))
+    return replace(config, n_gpu_layers=_gpu_layers(found), memory_margin=margin)
 
 
-def measure(request: Measure) -> Fit:
-    """What a model would take.
+def measure(request: Measure) -> Measured:
+    """What a model would take, with its draft model.
 
     Raises:
         as for :func:`pyggml.engine.fit`.
     """
     config, found = _choose(request, engine_config(request))
-    return found if found is not None else fit(request.path, config)
+    if found is None:
+        found = fit(request.path, config)
+    described = describe(found)
+    if request.draft is not None:  # on the first device that has layers
+        place = next((each for each in described if each["layers"]), described[-1])
+        place["needed"] += draft_bytes(Path(request.draft), config)
+    return Measured(request.id, all(each["needed"] <= each["free"] for each in described), described)
 
 
 def load(request: Load, *, progress: Callable[[float], None]) -> Placed:
@@ -138,7 +151,8 @@ def load(request: Load, *, progress: Callable[[float], None]) -> Placed:
     config, found = _choose(request, asked)
     while True:
         try:
-            engine = Engine(request.path, config, progress=progress)
+            check_memory(request.path, found or fit(request.path, config))
+            engine, drafts = _open(request, config, progress)
         except OutOfMemoryError as error:
             lowered = _lower(config, request.flexible)
             if lowered is None:
@@ -149,7 +163,31 @@ def load(request: Load, *, progress: Callable[[float], None]) -> Placed:
         notes = [f"n_parallel lowered to {config.n_parallel}"] if config.n_parallel < asked.n_parallel else []
         if config.n_gpu_layers is not None and found is None:
             notes.append(f"n_gpu_layers lowered to {config.n_gpu_layers}")
-        return Placed(engine, describe(found) if found is not None else _describe_loaded(engine), notes)
+        described = describe(found) if found is not None else _describe_loaded(engine)
+        if drafts is not None:
+            _add(described, _describe_loaded(drafts.engine))
+        return Placed(engine, described, notes, drafts)
+
+
+def _open(request: Load, config: EngineConfig, progress: Callable[[float], None]) -> tuple[Engine, Drafts | None]:
+    engine = Engine(request.path, config, progress=progress)
+    if request.draft is None:
+        return engine, None
+    try:
+        return engine, Drafts(Path(request.draft), engine)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _add(described: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
+    """Count what another engine takes on the same devices."""
+    by_name = {each["name"]: each for each in described}
+    for each in more:
+        if (known := by_name.get(each["name"])) is not None:
+            known["needed"] += each["needed"]
+        else:
+            described.append({**each, "layers": 0})
 
 
 def _lower(config: EngineConfig, flexible: Sequence[str]) -> EngineConfig | None:
@@ -179,10 +217,17 @@ def describe(found: Fit) -> list[dict[str, Any]]:
 
 def _describe_loaded(engine: Engine) -> list[dict[str, Any]]:
     """What an engine takes whose devices were given: each has its weights and graphs, and layers their cache."""
+    compute: dict[str, int] = {}
+    for backend, size in zip(engine.executor.backends, engine.executor.sizes, strict=True):
+        name = backend.device.name
+        if all(each.device.name != name for each in engine.backends):  # it helps the CPU, in its memory
+            name = engine.backends[-1].device.name
+        compute[name] = compute.get(name, 0) + size
     described = []
-    for backend, compute in zip(engine.backends, engine.executor.sizes, strict=True):
+    for backend in engine.backends:
         device = backend.device
-        needed = compute + sum(n for _, where, n in engine.weights.sizes() if where.name == device.name)
+        needed = compute.get(device.name, 0)
+        needed += sum(n for _, where, n in engine.weights.sizes() if where.name == device.name)
         if len(engine.backends) == 1:
             needed += engine.cache.n_bytes
         free, total = device.memory()

@@ -21,7 +21,8 @@ def load_fields(spec: ModelSpec, config: Config) -> dict[str, Any]:
         "n_batch": options.num_batch or _BATCH,
         "n_threads": options.num_thread or None,
         "use_mmap": options.use_mmap is not False,
-        "flash_attn": config.flash_attention,
+        # true is as auto: where a device cannot do it, the model is served without, as Ollama does
+        "flash_attn": False if config.flash_attention is False else None,
         "type_k": config.cache_type_k,
         "type_v": config.cache_type_v,
         "memory_margin": config.memory_margin + config.gpu_overhead,
@@ -47,4 +48,5 @@ def load_fields(spec: ModelSpec, config: Config) -> dict[str, Any]:
         "automatic": not config.devices,
         "spread": config.sched_spread,
         "main_gpu": options.main_gpu,
+        "draft": str(options.draft) if options.draft is not None else None,
     }

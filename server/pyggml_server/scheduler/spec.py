@@ -22,6 +22,7 @@ class LoadOptions:
         main_gpu: Index of the GPU for a model that fits on one.
         use_mmap: Use weights in place from the file.
         num_thread: CPU threads; 0: one per physical core.
+        draft: File of a smaller model that proposes tokens.
     """
 
     num_ctx: int | None = None
@@ -30,6 +31,7 @@ class LoadOptions:
     main_gpu: int | None = None
     use_mmap: bool | None = None
     num_thread: int | None = None
+    draft: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def needs_reload(wanted: ModelSpec, had: ModelSpec, loaded: Loaded) -> bool:
         return True
     if new.num_batch is not None and new.num_batch != loaded.n_batch:
         return True
-    pairs: list[tuple[object, object]] = [(new.use_mmap, old.use_mmap is not False)]
+    pairs: list[tuple[object, object]] = [(new.use_mmap, old.use_mmap is not False), (new.draft, old.draft)]
     if not _without_gpu(had, loaded):
         pairs.append((new.main_gpu, old.main_gpu))
         if new.num_gpu is not None and new.num_gpu >= 0:
@@ -132,6 +134,7 @@ class LoadedModel:
         expires_at: When it goes if nobody asks for it; None: never.
         details: Of :class:`ModelSpec`.
         pid: Its process; None while there is none.
+        flash_attn: Whether its attention is fused; None while that is not known.
         notes: What was lowered so that it fits.
     """
 
@@ -149,4 +152,5 @@ class LoadedModel:
     expires_at: datetime | None
     details: Any = None
     pid: int | None = None
+    flash_attn: bool | None = None
     notes: tuple[str, ...] = ()

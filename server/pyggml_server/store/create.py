@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pyggml.gguf import GGUFFile
 from pyggml_server.errors import StoreError
 from pyggml_server.store.details import describe_gguf
+from pyggml_server.store.drafts import import_draft
 from pyggml_server.store.manifests import CONFIG_MEDIA_TYPE, LAYER_PREFIX, Layer, Manifest
 from pyggml_server.store.models import Store, StoredModel
 from pyggml_server.store.progress import Progress, Report
@@ -38,7 +40,9 @@ def create_model(store: Store, recipe: Recipe, report: Report) -> StoredModel:
     """
     base = store.get(recipe.base) if recipe.base is not None else None
     layers = (
-        list(base.layers) if base is not None else import_files(store, recipe.files, report, name=recipe.name.model)
+        [replace(layer, source=layer.source or base.name.display) for layer in base.layers]
+        if base is not None
+        else import_files(store, recipe.files, report, name=recipe.name.model)
     )
     if base is None and recipe.template is None:
         _tell_template(store, layers, report)
@@ -48,6 +52,11 @@ def create_model(store: Store, recipe: Recipe, report: Report) -> StoredModel:
             quantize_layer(store, layer, recipe.quantize, report) if layer.kind == "model" else layer
             for layer in binary
         ]
+    draft = import_draft(
+        store, recipe.draft_files, binary, report, name=recipe.name.model, quantize=recipe.draft_quantize
+    )
+    if draft is not None:
+        binary = [layer for layer in binary if layer.kind != "draft"] + [draft]
     if adapters := import_adapters(store, recipe.adapters, binary, report):
         binary = [layer for layer in binary if layer.kind != "adapter"] + adapters
     texts = [_add(store, f"{LAYER_PREFIX}{kind}", data, report) for kind, data in _texts(recipe, base)]
@@ -97,6 +106,10 @@ def _config(store: Store, recipe: Recipe, base: StoredModel | None, layers: Sequ
         inherited = json.loads(store.blobs.path(manifest.config.digest).read_bytes())
     details = describe_gguf(store.blobs.path(weights.digest))
     document = json.loads(details.to_bytes(layers=tuple(layer.digest for layer in layers)))
+    draft = next((layer for layer in layers if layer.kind == "draft"), None)
+    if draft is not None:
+        family = describe_gguf(store.blobs.path(draft.digest)).family
+        document["draft"] = {"model_format": "gguf", "architecture": family}
     for key in _RECORDED:
         if value := getattr(recipe, key) or inherited.get(key):
             document[key] = value

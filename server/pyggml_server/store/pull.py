@@ -64,7 +64,7 @@ class Puller:
             if (kept := self._already_stored(target, source, resolved.params)) is not None:
                 report(Progress("success"))
                 return kept
-        blob = self._fetch_first(resolved.sources, sdist=sdist, report=report)
+        blob = self._fetch_first(resolved.sources, name=target.model, sdist=sdist, report=report)
         report(Progress("writing manifest"))
         model = self._store.write_model(target, model=blob, params=resolved.params)
         report(Progress("success"))
@@ -98,15 +98,15 @@ class Puller:
                 return model.weights
         return None
 
-    def _fetch_first(self, sources: tuple[Source, ...], *, sdist: bool, report: Report) -> Blob:
+    def _fetch_first(self, sources: tuple[Source, ...], *, name: str, sdist: bool, report: Report) -> Blob:
         for source in sources[:-1]:
             try:
-                return self._fetch(source, sdist=sdist, report=report)
+                return self._fetch(source, name=name, sdist=sdist, report=report)
             except TransferError as error:
                 report(Progress(f"{error}; trying the next source"))
-        return self._fetch(sources[-1], sdist=sdist, report=report)
+        return self._fetch(sources[-1], name=name, sdist=sdist, report=report)
 
-    def _fetch(self, source: Source, *, sdist: bool, report: Report) -> Blob:
+    def _fetch(self, source: Source, *, name: str, sdist: bool, report: Report) -> Blob:
         key = hashlib.sha256(str(source).encode()).hexdigest()[:32]
         folder = self._store.work_folder() / "pull" / key
         wait = f"waiting for another process that fetches {source}"
@@ -114,9 +114,9 @@ class Puller:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 if isinstance(source, FileSource):
-                    blob = self._import(source.path, folder=folder, report=report)
+                    blob = self._import(source.path, name=name, folder=folder, report=report)
                 else:
-                    blob = self._packages.fetch(source, folder=folder, sdist=sdist, report=report)
+                    blob = self._packages.fetch(source, name=name, folder=folder, sdist=sdist, report=report)
             except (PyggmlError, DigestMismatchError, DamagedArchiveError):
                 shutil.rmtree(folder, ignore_errors=True)  # a second try needs other bytes than these
                 raise
@@ -124,11 +124,11 @@ class Puller:
             shutil.rmtree(folder, ignore_errors=True)
             return blob
 
-    def _import(self, path: Path, *, folder: Path, report: Report) -> Blob:
+    def _import(self, path: Path, *, name: str, folder: Path, report: Report) -> Blob:
         """A local GGUF file (also the first part of a split one) or a folder to convert."""
         if path.is_dir():
             report(Progress(f"converting {path.name}"))
-            convert_folder(path, folder / "model.gguf")
+            convert_folder(path, folder / "model.gguf", name=name)
             path = folder / "model.gguf"
         else:
             with GGUFFile(path) as file:

@@ -14,13 +14,11 @@ from pyggml_server.store.blobs import parse_digest
 
 __all__ = ["Recipe", "SourceFile"]
 
-_TEXTS: Final = ("template", "system", "renderer", "parser", "requires", "quantize", "from")
+_TEXTS: Final = ("template", "system", "renderer", "parser", "requires", "quantize", "draft_quantize", "from")
 _ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
 _MAX_FILES: Final = 10_000
 _MAX_TEXT: Final = 16 << 20
 _REFUSED: Final = {
-    "draft_files": "a draft model cannot be stored; draft_num_predict drafts from the prompt, with any model",
-    "draft_quantize": "a draft model cannot be stored",
     "info": "it is for remote models, which are not served",
     "remote_host": "models on other hosts are not served",
 }
@@ -44,7 +42,9 @@ class Recipe:
         base: A model to start from.
         files: Files to start from.
         adapters: LoRA files.
+        draft_files: Files of a smaller model that proposes tokens.
         quantize: The mix of types to bring the weights to.
+        draft_quantize: The same for the draft model.
         template: Prompt template.
         system: System message; an empty one removes the inherited one.
         renderer: Recorded for Ollama, as ``parser`` and ``requires`` are.
@@ -57,7 +57,9 @@ class Recipe:
     base: Name | None = None
     files: tuple[SourceFile, ...] = ()
     adapters: tuple[SourceFile, ...] = ()
+    draft_files: tuple[SourceFile, ...] = ()
     quantize: str | None = None
+    draft_quantize: str | None = None
     template: str | None = None
     system: str | None = None
     renderer: str | None = None
@@ -97,7 +99,9 @@ class Recipe:
             base=Name.parse(base) if base else None,
             files=files,
             adapters=_files(fields.get("adapters") or {}),
+            draft_files=_files(fields.get("draft_files") or {}),
             quantize=fields["quantize"] or None,
+            draft_quantize=fields.get("draft_quantize") or None,
             template=fields.get("template"),
             system=fields.get("system"),
             renderer=fields.get("renderer"),

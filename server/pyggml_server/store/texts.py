@@ -28,6 +28,7 @@ def modelfile_text(stored: StoredModel, *, system: str, template: str) -> str:
         f"FROM {stored.path}",
         *(f"FROM {path}" for path in stored.projectors),
         *(f"ADAPTER {path}" for path in stored.adapters),
+        *([f"DRAFT {stored.draft}"] if stored.draft is not None else []),
     ]
     if template:
         lines.append(f"TEMPLATE {_quote(template)}")

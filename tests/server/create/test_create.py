@@ -125,7 +125,9 @@ def test_projectors_and_adapters(create, digest, store, tmp_path):
         ({"from": "x", "parameters": {"colour": 1}}, "unknown parameter 'colour'"),
         ({"from": "x", "parameters": {"num_ctx": "many"}}, "invalid int value"),
         ({"from": "x", "messages": [{"role": "king", "content": ""}]}, "a message has a role"),
-        ({"from": "x", "draft_files": {"a": "b"}}, "a draft model cannot be stored"),
+        ({"from": "x", "draft_files": {"a": "b"}}, "invalid digest format"),
+        ({"from": "x", "draft_quantize": 8}, "draft_quantize is no text"),
+        ({"from": "x", "remote_host": "h"}, "models on other hosts are not served"),
         ({"from": "x", "requires": "soon"}, "no version"),
     ],
 )
@@ -176,6 +178,8 @@ KEYS = (
     "from",
     "files",
     "adapters",
+    "draft_files",
+    "draft_quantize",
     "template",
     "license",
     "system",
@@ -192,7 +196,7 @@ def test_any_request_is_checked(request_fields):
         recipe = Recipe.parse({"model": "m", "from": "x", **request_fields})
     except (BadRequestError, InvalidNameError):
         return
-    for file in (*recipe.files, *recipe.adapters):
+    for file in (*recipe.files, *recipe.adapters, *recipe.draft_files):
         assert not file.path.is_absolute() and ".." not in file.path.parts
 
 

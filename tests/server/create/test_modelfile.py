@@ -35,6 +35,7 @@ no"""
 RENDERER r
 PARSER p
 REQUIRES 0.12.0
+DRAFT ./small.gguf
 '''
 
 
@@ -42,6 +43,7 @@ def test_every_command():
     modelfile = parse_modelfile(WHOLE.encode())
     assert modelfile.values("FROM") == ["smollm2:135m", "./projector.gguf"]
     assert modelfile.values("ADAPTER") == ["./lora.gguf"]
+    assert modelfile.values("DRAFT") == ["./small.gguf"]
     assert modelfile.request() == {
         "template": "{{ .System }}\n# no comment here\n{{ .Prompt }}",
         "system": 'say "hi" \\n',
