@@ -3,7 +3,6 @@
 import functools
 import logging
 import threading
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,13 @@ _lock = threading.Lock()
 
 
 def library_folder() -> Path:
-    """Where the wheel put ggml's libraries. In an editable install that is not beside the Python files."""
-    with resources.as_file(resources.files("pyggml") / "lib") as folder:
-        if folder.is_dir():
-            return folder
-    beside_module = Path(str(ffi_module_path())).parent.parent / "lib"
-    if beside_module.is_dir():
-        return beside_module
-    raise LibraryError(
-        f"ggml's libraries are missing: neither {folder} nor {beside_module} is a folder; reinstall pyggml"
-    )
+    """Where the wheel put ggml's libraries: by the compiled module, which an editable install keeps elsewhere than the
+    Python files.
+    """
+    folder = Path(ffi_module_path()).parent.parent / "lib"
+    if folder.is_dir():
+        return folder
+    raise LibraryError(f"ggml's libraries are missing: {folder} is no folder; reinstall pyggml")
 
 
 def ffi_module_path() -> str:

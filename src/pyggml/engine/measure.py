@@ -1,6 +1,7 @@
 """Speed: what ``pyggml bench`` runs."""
 
 import time
+from random import Random
 
 import numpy as np
 
@@ -36,13 +37,13 @@ def measure(engine: Engine, *, n_prompt: int = 0, n_gen: int = 0, depth: int = 0
         )
     if not engine.model.shape.n_vocab:
         raise ModelError(f"{engine.file.path}: {engine.metadata.architecture} only embeds; bench measures generation")
-    random = np.random.default_rng(SEED)
-    n_vocab = engine.model.shape.n_vocab
+    random = Random(SEED)  # numpy's brings OpenSSL along, and the peak memory is reported
+    vocabulary = range(engine.model.shape.n_vocab)
     rates = []
     for _ in range(repetitions + 1):
-        before = random.integers(0, n_vocab, depth).tolist()
-        prompt = random.integers(0, n_vocab, n_prompt).tolist()
-        generated = random.integers(0, n_vocab, n_gen).tolist()
+        before = random.choices(vocabulary, k=depth)
+        prompt = random.choices(vocabulary, k=n_prompt)
+        generated = random.choices(vocabulary, k=n_gen)
         engine.reset()
         if before:
             engine.advance(before)
@@ -86,13 +87,13 @@ def measure_parallel(
         )
     if not engine.model.shape.n_vocab:
         raise ModelError(f"{engine.file.path}: {engine.metadata.architecture} only embeds; bench measures generation")
-    random = np.random.default_rng(SEED)
-    n_vocab, decoder = engine.model.shape.n_vocab, engine.scheduler.decoder
+    random = Random(SEED)
+    vocabulary, decoder = range(engine.model.shape.n_vocab), engine.scheduler.decoder
     sequences = np.arange(n_sequences, dtype=np.int32)
     reading, decoding = [], []
     for _ in range(repetitions + 1):
         engine.reset()
-        tokens = random.integers(0, n_vocab, n_sequences * n_prompt).astype(np.int32)
+        tokens = np.array(random.choices(vocabulary, k=n_sequences * n_prompt), np.int32)
         seq_ids, positions = np.repeat(sequences, n_prompt), np.tile(np.arange(n_prompt, dtype=np.int32), n_sequences)
         began = time.perf_counter()
         for begin in range(0, tokens.size, engine.config.n_batch):
@@ -102,7 +103,7 @@ def measure_parallel(
         reading.append(tokens.size / (time.perf_counter() - began))
         began = time.perf_counter()
         for position in range(n_prompt, n_prompt + n_gen):
-            tokens = random.integers(0, n_vocab, n_sequences).astype(np.int32)
+            tokens = np.array(random.choices(vocabulary, k=n_sequences), np.int32)
             decoder.run(Batch(tokens, np.full(n_sequences, position, np.int32), sequences, sequences))
         decoding.append(n_sequences * n_gen / (time.perf_counter() - began))
         for seq_id in range(n_sequences):  # the scheduler knows nothing of these
