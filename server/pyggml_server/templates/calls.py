@@ -41,7 +41,8 @@ class CallParser:
     def __init__(self, format: CallFormat, schemas: Schemas) -> None:
         self._format: Final = format
         self._schemas: Final = schemas
-        tags = (*format.opens, *format.ignored)
+        self._skipped: Final = (*format.ignored, *format.wraps)
+        tags = (*format.opens, *self._skipped)
         self._tags: Final = tags
         self._find: Final = re.compile("|".join(map(re.escape, tags)) if tags else "(?!)")
         # most pieces hold neither the first character of a tag nor white space at their end: those pass at once
@@ -79,7 +80,8 @@ class CallParser:
         events: list[Event] = []
         held, self._held = self._held, ""
         if self._state == self._body:
-            calls = decode_calls(held, self._schemas) if not cut or held.rstrip().endswith(_CALL_ENDS) else None
+            whole = not cut or held.rstrip().endswith(_CALL_ENDS)
+            calls = decode_calls(self._inner(held), self._schemas) if whole else None
             if calls and self._known(calls):
                 self._emit(calls, events)
             elif not cut or not (self._tag or self._names_a_tool(held)):
@@ -109,7 +111,7 @@ class CallParser:
             self._held = buffer[len(text) :]
             return None
         before, tag, rest = buffer[: found.start()], found.group(), buffer[found.end() :]
-        if tag in self._format.ignored:
+        if tag in self._skipped:
             self._text(before if before.strip() or not self._quiet else "", events)
             return rest
         text = before.rstrip()
@@ -146,8 +148,8 @@ class CallParser:
                 self._from = max(self._from, len(buffer) - len(self._close) + 1)
                 self._held = buffer
                 return None
-            calls = decode_calls(buffer[:at], self._schemas)
             end = at + len(self._close)
+            calls = decode_calls(self._inner(buffer[:at], self._close), self._schemas)
             if calls:
                 self._emit(calls, events)
                 self._state = self._after
@@ -156,6 +158,10 @@ class CallParser:
                 return self._reject(buffer, end, events)
             # the tag stands in a string of the arguments
             self._from = end
+
+    def _inner(self, text: str, close: str = "") -> str:
+        """What to decode: with the tags, if the name of the tool stands in them."""
+        return f"{self._tag}{text}{close}" if self._tag.endswith("=") else text
 
     def _until_balanced(self, buffer: str, events: list[Event]) -> str | None:
         if self._start < 0:
@@ -203,7 +209,11 @@ class CallParser:
         if not text:
             self._held = buffer
             return None
-        if any(tag.startswith(text) and tag != text for tag in self._tags):
+        stray = next((close for close in self._format.closes if close and text.startswith(close)), "")
+        if stray:
+            # some models close what they never opened
+            return text[len(stray) :]
+        if any(tag.startswith(text) and tag != text for tag in (*self._tags, *self._format.closes)):
             self._held = buffer
             return None
         self._state = self._content

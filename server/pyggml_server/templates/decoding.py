@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pyggml_server.templates.markup import read_markup
+
 __all__ = ["Calls", "Schemas", "decode_calls"]
 
 Calls = list[tuple[str, dict[str, Any]]]
@@ -17,9 +19,7 @@ Schemas = Mapping[str, Mapping[str, Any]]
 _NAMES: Final = ("name", "tool_name", "function_name", "function")
 _ARGUMENTS: Final = ("arguments", "parameters", "args", "input", "kwargs")
 _FENCE: Final = re.compile(r"^```\w*\s*|\s*```$")
-_XML: Final = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
-_XML_VALUE: Final = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
-_PAIR: Final = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+_MARKUP: Final = re.compile(r"(?:function|invoke)(?:\s+name\s*)?=|<arg_key|<\|sep\|>")
 _WORD: Final = re.compile(r"[\w.\-]+")
 _SEPARATOR: Final = re.compile(r"<[^<>\s]*>|\[[A-Z_]+\]|```\w*")
 _BARE_STRING: Final = re.compile(r'<\|"\|>(.*?)<\|"\|>|<escape>(.*?)<escape>', re.DOTALL)
@@ -30,7 +30,7 @@ def decode_calls(body: str, schemas: Schemas) -> Calls | None:
     """The calls in the text between a family's tags.
 
     Read are: JSON objects with a name and arguments under any of the usual keys, and lists of them; a name followed by
-    an object with the arguments; ``<function=…><parameter=…>``; ``<arg_key>…``; calls as Python and Gemma write them.
+    an object with the arguments; markup (:func:`read_markup`); calls as Python and Gemma write them.
 
     Args:
         body: The text without the tags.
@@ -47,13 +47,10 @@ def decode_calls(body: str, schemas: Schemas) -> Calls | None:
         if text[0] in "{[":
             values = _json_values(text)
             return _from_json(values, schemas) if values else _from_python(text)
-        if "<function=" in text:
-            return [
-                (found[1].strip(), _xml(found[2], schemas.get(found[1].strip(), {}))) for found in _XML.finditer(text)
-            ]
-        if "<arg_key>" in text:
-            name = text[: text.index("<arg_key>")].strip()
-            return [(name, _typed(dict(_PAIR.findall(text)), schemas.get(name, {})))]
+        mark = _MARKUP.search(text)
+        # within JSON it is a part of some string
+        if mark is not None and "{" not in text[: mark.start()]:
+            return read_markup(text, schemas)
         return _from_header(text, schemas)
     except RecursionError:
         return None
@@ -140,25 +137,6 @@ def _quote(text: str) -> str:
     )
 
 
-def _xml(body: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return _typed({key.strip(): value for key, value in _XML_VALUE.findall(body)}, schema)
-
-
-def _typed(values: Mapping[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts as what the schema says they are; strings where it says that they may be."""
-    properties = schema.get("properties")
-    properties = properties if isinstance(properties, Mapping) else {}
-    return {key.strip(): _value(text, properties.get(key.strip())) for key, text in values.items()}
-
-
-def _value(text: str, schema: Any) -> Any:
-    types = schema.get("type") if isinstance(schema, Mapping) else None
-    if types == "string" or (isinstance(types, list) and "string" in types):
-        return text
-    value = _json(text)
-    return text if value is None and text.strip() != "null" else value
-
-
 def _from_python(text: str) -> Calls | None:
     """``[f(a=1), g()]``, as Llama 4 and LFM2 write calls."""
     try:
@@ -168,8 +146,22 @@ def _from_python(text: str) -> Calls | None:
         for element in elements:
             if not isinstance(element, ast.Call) or element.args:
                 return None
-            keywords = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in element.keywords}
+            keywords = {keyword.arg or "": ast.literal_eval(_names(keyword.value)) for keyword in element.keywords}
             calls.append((ast.unparse(element.func), keywords))
         return calls or None
     except (SyntaxError, ValueError, TypeError, MemoryError):
         return None
+
+
+_LITERALS: Final = {"true": True, "false": False, "null": None}
+
+
+class _Names(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(_LITERALS[node.id]) if node.id in _LITERALS else node
+
+
+def _names(node: ast.expr) -> ast.expr:
+    """Literals as JSON spells them in the place of names."""
+    found: ast.expr = _Names().visit(node)
+    return found

@@ -18,7 +18,6 @@ _ENDS: Final = ("<|eom_id|>", "<|eot_id|>", "<|im_end|>", "<|call|>", "<|return|
 """End-of-generation tokens: a grammar ends before them, which lets the model write them."""
 
 _ID: Final = "/[a-zA-Z0-9]{9}/"
-_HARMONY: Final = CallShape("<|channel|>commentary to=functions.", " <|constrain|>json<|message|>", "", None)
 
 
 def tool_choice_grammar(
@@ -97,7 +96,8 @@ def _slim(schema: Any) -> Any:
 
 def forced_shape(renderer: PromptRenderer) -> CallShape:
     """The shape of calls, without thoughts before the first and without what ends the model's turn."""
-    shape = _HARMONY if renderer.harmony else renderer.call_shape or _tagged(renderer.call_format)
+    own = renderer.channels.call if renderer.channels is not None else renderer.call_shape
+    shape = own or _tagged(renderer.call_format)
     begin, end = shape.begin, shape.end
     if renderer.think_tags is not None and renderer.think_tags[1] in begin:
         begin = begin[begin.index(renderer.think_tags[1]) + len(renderer.think_tags[1]) :]
@@ -109,7 +109,8 @@ def forced_shape(renderer: PromptRenderer) -> CallShape:
 
 def _tagged(format: CallFormat) -> CallShape:
     """JSON between the family's tags, for families that write arguments in another way: the parser reads both."""
-    if not format.opens:
+    # a tag that has the name in it begins no JSON
+    if not format.opens or format.opens[0].endswith("="):
         return DEFAULT_SHAPE
     tag, close = format.opens[0], format.closes[0]
     begin, end = f"{tag}\n{DEFAULT_SHAPE.begin}", f"{DEFAULT_SHAPE.end}\n{close}" if close else DEFAULT_SHAPE.end

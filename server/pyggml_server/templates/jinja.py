@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from hashlib import sha256
+from itertools import product
 from typing import Any, Final
 
 from jinja2.exceptions import SecurityError
@@ -56,14 +58,18 @@ class JinjaWriter:
             TemplateError: the template refuses every form of it; the error is that of the first.
         """
         first: TemplateError | None = None
-        for style in _STYLES if self._style is _STYLES[0] else reversed(_STYLES):
-            for form in _forms(messages):
+        styles = _STYLES if self._style is _STYLES[0] else _STYLES[::-1]
+        if not self._writes_all_calls and any(len(message.tool_calls) > 1 for message in messages):
+            messages = _split_calls(messages)
+        for variables in _thinking(think, self.source):
+            # a form that loses nothing, in either style, before one that does
+            for form, style in product(_forms(messages), styles):
                 try:
                     text = self._template.render(
                         [style.message(message) for message in form],
                         tools=list(tools) or style.no_tools,
                         add_generation_prompt=add_generation_prompt,
-                        **_thinking(think),
+                        **variables,
                         **style.extra(tools),
                     )
                 except TemplateError as error:
@@ -77,6 +83,22 @@ class JinjaWriter:
         if first is None:
             raise TemplateError("there is no form of the conversation to render")
         raise first
+
+    @cached_property
+    def _writes_all_calls(self) -> bool:
+        """Whether more than the first call of a message is written; a template that refuses such messages says so."""
+        calls = [ToolCall("probe0001", 0, "probe_first_tool", {}), ToolCall("probe0002", 1, "probe_second_tool", {})]
+        talk = [Message("user", "probe"), Message("assistant", tool_calls=calls)]
+        try:
+            text = self._template.render(
+                [self._style.message(message) for message in talk],
+                tools=self._style.no_tools,
+                add_generation_prompt=False,
+                **self._style.extra(()),
+            )
+        except TemplateError:
+            return True
+        return calls[0].name not in text or calls[1].name in text
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +124,8 @@ class _Style:
         """A message as JSON."""
         value: dict[str, Any] = {"role": message.role, "content": message.content}
         if message.thinking:
-            value |= {"reasoning_content": message.thinking, "thinking": message.thinking}
+            # none of these names is standard
+            value |= dict.fromkeys(("reasoning_content", "reasoning", "thinking"), message.thinking)
         if message.tool_calls:
             value["tool_calls"] = [self._call(call) for call in message.tool_calls]
         if message.tool_name:
@@ -120,14 +143,30 @@ class _Style:
 _STYLES: Final = (_Style(None, text_arguments=False), _Style((), text_arguments=True))
 
 
-def _thinking(think: bool | str | None) -> dict[str, Any]:
-    """The variables by which the families' templates are told whether to think; none of them is standard."""
+def _thinking(think: bool | str | None, source: str) -> Iterator[dict[str, Any]]:
+    """The variables by which the families' templates are told whether to think; none of them is standard.
+
+    Some refuse levels that they do not know: the second try is without one.
+    """
     if think is None:
-        return {}
-    variables: dict[str, Any] = {"enable_thinking": bool(think), "thinking": bool(think)}
-    if isinstance(think, str):
-        variables["reasoning_effort"] = think
-    return variables
+        yield {}
+        return
+    variables: dict[str, Any] = {"enable_thinking": bool(think), "thinking": bool(think), "reasoning": bool(think)}
+    variables["thinking_mode"] = "enabled" if think else "disabled"
+    if not think:
+        variables["thinking_budget"] = 0
+    level = think if isinstance(think, str) else _level(think, source)
+    if level is not None:
+        yield {**variables, **dict.fromkeys(("reasoning_effort", "thinking_effort", "reasoning_strength"), level)}
+    if not isinstance(level, str) or isinstance(think, str):
+        yield variables
+
+
+def _level(think: bool, source: str) -> str | None:
+    """The level that stands for yes or no in templates that have no switch."""
+    if "'no_think'" in source:
+        return "high" if think else "no_think"
+    return "minimal" if not think and '"minimal"' in source else None
 
 
 def _forms(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
@@ -192,6 +231,16 @@ def _fold_system(messages: Sequence[Message]) -> list[Message]:
     return others
 
 
+def _merge_thoughts(messages: Sequence[Message]) -> list[Message]:
+    """The text before a call as a thought, for templates that have room for one of the two."""
+    return [
+        replace(message, content="", thinking=f"{message.thinking}\n\n{message.content}")
+        if message.tool_calls and message.thinking and message.content
+        else message
+        for message in messages
+    ]
+
+
 def _without_tools(messages: Sequence[Message]) -> list[Message]:
     """Calls and results as text, for templates that know no tools."""
     found = []
@@ -213,5 +262,6 @@ _CHANGES: Final[tuple[Callable[[Sequence[Message]], list[Message]], ...]] = (
     _split_calls,
     _merge,
     _fold_system,
+    _merge_thoughts,
     _without_tools,
 )

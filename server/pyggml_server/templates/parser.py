@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from pyggml_server.templates.calls import CallParser
+from pyggml_server.templates.channels import ChannelParser
 from pyggml_server.templates.decoding import Schemas
 from pyggml_server.templates.events import Content, Event
-from pyggml_server.templates.harmony import HarmonyParser
+from pyggml_server.templates.formats import CallFormat
 from pyggml_server.templates.renderer import PromptRenderer
 from pyggml_server.templates.thoughts import ThoughtParser, starts_in_thoughts
 
@@ -83,15 +84,20 @@ def output_parser(
     Args:
         renderer: What wrote the prompt.
         tools: Tools that may be called; without any, nothing is taken for a call.
-        think: What the prompt was rendered with; thoughts are looked for unless it is None or False.
+        think: What the prompt was rendered with; where it is None or False, thoughts are looked for only if the prompt
+            opens them all the same.
         prompt: Its text, which tells whether the answer begins inside thoughts; empty: an answer proper goes on.
     """
-    if renderer.harmony:
-        return HarmonyParser(in_header=prompt.rstrip().endswith("<|start|>assistant"))
-    rest: OutputParser = CallParser(renderer.call_format, _schemas(tools)) if tools else PlainParser()
-    if think and renderer.think_tags is not None:
-        thoughts = ThoughtParser(renderer.think_tags, inside=starts_in_thoughts(prompt, renderer.think_tags))
-        return ThoughtsThenCalls(thoughts, rest)
+    schemas = _schemas(tools)
+    if renderer.channels is not None:
+        return ChannelParser(renderer.channels, schemas, in_header=renderer.channels.opens_header(prompt))
+    format = renderer.call_format if tools else CallFormat(wraps=renderer.call_format.wraps)
+    rest: OutputParser = CallParser(format, schemas) if tools or format.wraps else PlainParser()
+    if renderer.think_tags is not None:
+        inside = starts_in_thoughts(prompt, renderer.think_tags)
+        # some templates open thoughts whatever they are told
+        if think or inside:
+            return ThoughtsThenCalls(ThoughtParser(renderer.think_tags, inside=inside), rest)
     return rest
 
 

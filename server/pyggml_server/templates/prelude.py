@@ -4,20 +4,14 @@ Such an answer is made in two passes: the thoughts first, free; then the answer,
 pass left, in the grammar. The first pass ends where the answer would begin, and what it wrote of that is written anew.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from pyggml_server.templates.channels import ChannelFormat
 from pyggml_server.templates.events import Content, Event, Thinking
 from pyggml_server.templates.renderer import PromptRenderer
 
 __all__ = ["Prelude", "answer_opening", "open_prelude"]
-
-_START: Final = "<|start|>assistant"
-_MESSAGE: Final = "<|message|>"
-_ANALYSIS: Final = re.compile(r"\s*<\|channel\|>\s*analysis\b")
-_END: Final = re.compile(r"<\|(?:end|call|return|start|channel)\|>")
-_FINAL: Final = "<|channel|>final<|message|>"
 
 
 class Prelude(Protocol):
@@ -44,18 +38,20 @@ def open_prelude(renderer: PromptRenderer, prompt: str, *, calls: bool) -> Prelu
         prompt: Its prompt.
         calls: The answer proper consists of calls of tools.
     """
-    if renderer.harmony:
-        return _Channels(answer_opening(renderer, prompt, calls=calls), in_header=prompt.rstrip().endswith(_START))
+    if renderer.channels is not None:
+        opening = answer_opening(renderer, prompt, calls=calls)
+        return _Channels(renderer.channels, opening, in_header=renderer.channels.opens_header(prompt))
     return _Tagged(renderer.think_tags, prompt)
 
 
 def answer_opening(renderer: PromptRenderer, prompt: str, *, calls: bool) -> str:
     """What must stand behind a prompt so that the answer proper begins, without any thoughts.
 
-    Answers of gpt-oss have a header, which a grammar of the content knows nothing of; a grammar of calls has its own.
+    Some families' answers have a header, which a grammar of the content knows nothing of; a grammar of calls has its
+    own.
     """
-    in_header = renderer.harmony and prompt.rstrip().endswith(_START)
-    return _FINAL if in_header and not calls else ""
+    format = renderer.channels
+    return format.answer if format is not None and not calls and format.opens_header(prompt) else ""
 
 
 class _Tagged:
@@ -92,9 +88,10 @@ class _Tagged:
 
 
 class _Channels:
-    """Thoughts in the channel ``analysis`` of gpt-oss: one message of it, if the answer begins with one."""
+    """Thoughts in messages: one message of them, if the answer begins with one."""
 
-    def __init__(self, opening: str, *, in_header: bool) -> None:
+    def __init__(self, format: ChannelFormat, opening: str, *, in_header: bool) -> None:
+        self._format: Final = format
         self._opening: Final = opening
         self._in_header: Final = in_header
         self._raw = ""
@@ -104,19 +101,20 @@ class _Channels:
     def take(self, text: str, events: Sequence[Event]) -> list[Event]:
         """See :class:`Prelude`."""
         self._raw += text
-        header, found, body = self._raw.partition(_MESSAGE)
+        header, found, body = self._raw.partition(self._format.header_end)
         if not self._in_header:
             self.finished = bool(self._raw)
-        elif found and _ANALYSIS.match(header) is None:
+        elif found and not self._format.read(header)[0]:
             self.finished = True
         elif found:
-            end = _END.search(body)
-            self._thoughts = body if end is None else body[: end.start()]
-            self.finished = end is not None
+            end = min((at for mark in self._format.ends if (at := body.find(mark)) >= 0), default=-1)
+            self._thoughts = body if end < 0 else body[:end]
+            self.finished = end >= 0
         return [event for event in events if isinstance(event, Thinking)]
 
     def closed(self) -> str:
         """See :class:`Prelude`."""
-        if self._thoughts is None:
+        if self._thoughts is None or self._format.thoughts is None:
             return self._opening
-        return f"<|channel|>analysis{_MESSAGE}{self._thoughts}<|end|>{_START}{self._opening}"
+        head, end = self._format.thoughts
+        return f"{head}{self._thoughts}{end}{self._opening}"

@@ -9,7 +9,7 @@ from pyggml.errors import TemplateError
 from pyggml_server.templates.messages import Message, ToolCall
 from pyggml_server.templates.writers import Writer
 
-__all__ = ["DEFAULT_SHAPE", "PROBE_ID", "CallShape", "probe_calls"]
+__all__ = ["DEFAULT_SHAPE", "PROBE_ID", "CallShape", "probe_calls", "written_call"]
 
 _ANSWER: Final = "probing answer text"
 _CALLS: Final = (
@@ -78,15 +78,30 @@ def probe_calls(writer: Writer) -> CallShape | None:
     return CallShape(begin, middle, end, joint)
 
 
-def _probe(writer: Writer, calls: Sequence[ToolCall]) -> tuple[str, str, str, str] | None:
-    """Begin, middle, end and joint of some calls."""
-    tools = [_tool(call) for call in calls]
+def written_call(writer: Writer) -> str | None:
+    """How a template writes one call, whatever the form; None: it writes none."""
+    try:
+        text, head, tail = _write(writer, _CALLS[:1])
+    except TemplateError:
+        return None
+    start = len(_aligned_prefix(head, text))
+    found = text[start : len(text) - len(_aligned_suffix(text[start:], tail))]
+    return found if _CALLS[0].name in found else None
+
+
+def _write(writer: Writer, calls: Sequence[ToolCall]) -> tuple[str, str, str]:
+    """An answer that consists of calls, and what stands around an answer of text."""
     user = Message(role="user", content="probing question")
-    options: dict[str, Any] = {"tools": tools, "think": None, "add_generation_prompt": False}
+    options: dict[str, Any] = {"tools": [_tool(call) for call in calls], "think": None, "add_generation_prompt": False}
     answer = writer.write([user, Message(role="assistant", content=_ANSWER)], **options)
     text = writer.write([user, Message(role="assistant", tool_calls=list(calls))], **options)
-    text = text.replace(_CALLS[1].id, PROBE_ID)
     head, _, tail = answer.rpartition(_ANSWER)
+    return text.replace(_CALLS[1].id, PROBE_ID), head, tail
+
+
+def _probe(writer: Writer, calls: Sequence[ToolCall]) -> tuple[str, str, str, str] | None:
+    """Begin, middle, end and joint of some calls."""
+    text, head, tail = _write(writer, calls)
     spans = []
     at = len(_aligned_prefix(head, text))
     start = at

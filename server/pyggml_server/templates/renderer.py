@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from pyggml.errors import TemplateError
 from pyggml_server.store import StoredModel
-from pyggml_server.templates.capabilities import find_think_tags, is_harmony, template_capabilities
+from pyggml_server.templates.capabilities import find_think_tags, template_capabilities
+from pyggml_server.templates.channels import ChannelFormat, find_channels
 from pyggml_server.templates.choice import choose_writers
 from pyggml_server.templates.collation import strip_thoughts
-from pyggml_server.templates.formats import CallFormat, find_format
+from pyggml_server.templates.formats import CallFormat, find_format, spell_calls
 from pyggml_server.templates.go_writer import GoWriter
 from pyggml_server.templates.messages import Message, RenderedPrompt
-from pyggml_server.templates.probing import CallShape, probe_calls
+from pyggml_server.templates.probing import CallShape, probe_calls, written_call
 from pyggml_server.templates.vocabulary import ModelFacts, read_facts
 from pyggml_server.templates.writers import Writer
 
@@ -33,8 +34,8 @@ class PromptRenderer:
         self.writer: Final = writer
         self.facts: Final = facts
         self._go: Final = go
-        self.harmony: Final = is_harmony(writer.source)
-        """Answers consist of channels (gpt-oss)."""
+        self.channels: Final[ChannelFormat | None] = find_channels(writer.source)
+        """Answers consist of messages with headers (gpt-oss); None: they do not."""
         self.think_tags: Final = find_think_tags(writer)
         """What thoughts stand between in answers; None: the model does not think, or not between tags."""
         self.capabilities: Final = self._find_capabilities()
@@ -60,15 +61,26 @@ class PromptRenderer:
     @cached_property
     def call_format(self) -> CallFormat:
         """The marks around calls in answers."""
-        found = find_format(self.writer.source, self.call_shape)
+        found = find_format(self.writer, self.call_shape, self.think_tags, self.facts.controls)
         # a runner may leave control tokens out of the text
         return replace(found, bare=True) if any(tag in self.facts.controls for tag in found.opens) else found
 
     @cached_property
+    def _writes_calls(self) -> bool:
+        """Whether the template writes the calls of earlier answers, or knows nothing of tools."""
+        return "tools" not in self.capabilities or written_call(self.writer) is not None
+
+    @cached_property
     def sees_special(self) -> bool:
         """The parser needs the texts of control tokens in answers: the model marks thoughts or calls with them."""
-        tags = {*self.call_format.opens, *self.call_format.closes, *(self.think_tags or ())}
-        return self.harmony or any(control in tag for tag in tags for control in self.facts.controls)
+        format = self.call_format
+        tags = {*format.opens, *format.closes, *format.wraps, *(self.think_tags or ())}
+        return self.channels is not None or any(control in tag for tag in tags for control in self.facts.controls)
+
+    @property
+    def marks_answers(self) -> bool:
+        """Plain answers have marks of their own, which are not for the reader."""
+        return self.channels is not None or bool(self.call_format.wraps)
 
     def render_chat(
         self,
@@ -92,8 +104,11 @@ class PromptRenderer:
             TemplateError: the template refuses the conversation or is wrong.
         """
         writer = self.writer if template is None else _compile(template)
+        messages = strip_thoughts(messages, self.think_tags)
+        if template is None and any(message.tool_calls for message in messages) and not self._writes_calls:
+            messages = spell_calls(messages, self.call_format)
         text = writer.write(
-            strip_thoughts(messages, self.think_tags),
+            messages,
             tools=tools,
             think=think,
             add_generation_prompt=add_generation_prompt,

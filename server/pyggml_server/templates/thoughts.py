@@ -13,6 +13,11 @@ THINK_TAGS: Final = (
     ("[THINK]", "[/THINK]"),
     ("<|channel>thought", "<channel|>"),
     ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    ("<|think|>", "<|end|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
 )
@@ -27,7 +32,8 @@ def starts_in_thoughts(prompt: str, tags: tuple[str, str]) -> bool:
 class ThoughtParser:
     """Separates thoughts at the beginning of an answer from what follows.
 
-    White space around the thoughts is left out. Text that only looks like a tag stays as it is.
+    White space around the thoughts is left out. Text that only looks like a tag stays as it is. A closing tag at the
+    very beginning says that there are no thoughts.
 
     Args:
         tags: What thoughts stand between.
@@ -75,7 +81,10 @@ class ThoughtParser:
         if text.startswith(self._open):
             self._state = self._fresh
             return text[len(self._open) :]
-        if not self._open.startswith(text):
+        if text.startswith(self._close):
+            self._state = self._after
+            return text[len(self._close) :]
+        if not self._open.startswith(text) and not self._close.startswith(text):
             self._finish()
         return buffer
 
