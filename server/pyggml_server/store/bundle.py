@@ -3,8 +3,10 @@
 import io
 import json
 import tarfile
-from typing import IO, Any, Final
+from pathlib import Path
+from typing import IO, Any, Final, Self
 
+from pyggml.gguf import GGUFError, GGUFFile
 from pyggml_server.errors import InvalidNameError, StoreError
 from pyggml_server.names import Name
 from pyggml_server.store.manifests import Layer, parse_manifest
@@ -18,6 +20,8 @@ _INDEX: Final = "pyggml.json"
 _MANIFEST: Final = "manifest.json"
 _MAX_TEXT: Final = 4 << 20
 _CHUNK: Final = 1 << 20
+_MAX_HEADER: Final = 1 << 16
+_GGUF: Final = frozenset({"model", "projector", "adapter", "draft"})
 
 
 def export_model(store: Store, name: Name, target: IO[bytes], report: Report) -> None:
@@ -43,7 +47,8 @@ def export_model(store: Store, name: Name, target: IO[bytes], report: Report) ->
 
 
 def import_model(store: Store, source: IO[bytes], report: Report, *, name: Name | None = None) -> StoredModel:
-    """Read an archive that :meth:`export_model` wrote. Nothing is unpacked by the name that a member gives itself.
+    """Read an archive that :meth:`export_model` wrote. Nothing is unpacked by the name that a member gives itself, and
+    nothing stays when it fails.
 
     Args:
         store: Where the model goes.
@@ -54,53 +59,95 @@ def import_model(store: Store, source: IO[bytes], report: Report, *, name: Name 
     Raises:
         StoreError: it is no such archive, or it is damaged.
         DigestMismatchError: a blob is not what its name says.
+        GGUFError: the weights are none.
     """
+    added: list[str] = []
     try:
-        with tarfile.open(fileobj=source, mode="r|") as archive:
-            index = json.loads(_read_text(archive, _INDEX))
-            if not isinstance(index, dict) or index.get("version") != _VERSION:
-                raise StoreError(f"the archive has another version than {_VERSION}: update pyggml")
-            target = name or Name.parse(str(index.get("name")))
-            data = _read_text(archive, _MANIFEST)
-            wanted = {layer.digest: layer for layer in _layers(data)}
-            while (member := archive.next()) is not None:
-                _read_blob(store, archive, member, wanted, report)
+        target, data = _read_archive(store, source, added, report, name=name)
+        report(Progress("writing manifest"))
+        store.write_manifest(target, data)
     except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
-        if isinstance(error, InvalidNameError):
+        store.drop_unused(added)
+        if isinstance(error, InvalidNameError | GGUFError):
             raise
         raise StoreError(f"the archive is damaged, or no model ({error})") from error
-    if wanted:
-        raise StoreError(f"the archive ends early: {len(wanted)} blobs are missing")
-    report(Progress("writing manifest"))
-    store.write_manifest(target, data)
+    except BaseException:
+        store.drop_unused(added)
+        raise
     report(Progress("success"))
     return store.get(target)
+
+
+def _read_archive(
+    store: Store, source: IO[bytes], added: list[str], report: Report, *, name: Name | None
+) -> tuple[Name, bytes]:
+    """Put the blobs into the store, and say so in ``added``; gives the name and the manifest."""
+    with tarfile.open(fileobj=source, mode="r|", tarinfo=_Member) as archive:
+        index = json.loads(_read_text(archive, _INDEX))
+        if not isinstance(index, dict) or index.get("version") != _VERSION:
+            raise StoreError(f"the archive has another version than {_VERSION}: update pyggml")
+        target = name or Name.parse(str(index.get("name")))
+        data = _read_text(archive, _MANIFEST)
+        wanted = {layer.digest: layer for layer in _layers(data)}
+        kinds = {layer.digest: layer.kind for layer in parse_manifest(data).layers}
+        while (member := archive.next()) is not None:
+            layer = _wanted(member, wanted)
+            known = store.blobs.find(layer.digest) is not None
+            _read_blob(store, archive, member, layer, report, check=kinds.get(layer.digest) in _GGUF)
+            if not known:
+                added.append(layer.digest)
+    if wanted:
+        raise StoreError(f"the archive ends early: {len(wanted)} blobs are missing")
+    return target, data
+
+
+class _Member(tarfile.TarInfo):
+    """A member. Headers that go on in the next blocks are read whole, so they must not be long."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+        """Read a block."""
+        info = super().frombuf(buf, encoding, errors)
+        if info.type not in tarfile.REGULAR_TYPES and info.size > _MAX_HEADER:
+            raise StoreError(f"the archive has a header of {info.size} bytes: pyggml did not write it")
+        return info
 
 
 def _read_text(archive: tarfile.TarFile, name: str) -> bytes:
     member = archive.next()
     if member is None or member.name != name or not member.isreg() or member.size > _MAX_TEXT:
-        raise StoreError(
-            f"the archive is no model: {name} is expected, not {member.name[:100] if member else 'the end'}"
-        )
+        found = f"{member.name[:100]!r} of {member.size} bytes" if member else "the end"
+        raise StoreError(f"the archive is no model: {name} is expected, not {found}")
     stream = archive.extractfile(member)
     return stream.read() if stream is not None else b""
 
 
-def _read_blob(
-    store: Store, archive: tarfile.TarFile, member: tarfile.TarInfo, wanted: dict[str, Layer], report: Report
-) -> None:
+def _wanted(member: tarfile.TarInfo, wanted: dict[str, Layer]) -> Layer:
+    """The layer that a member holds, taken out of ``wanted``."""
     digest = member.name.removeprefix("blobs/").replace("-", ":", 1)
     layer = wanted.pop(digest, None)
     if layer is None or member.name != f"blobs/{digest.replace(':', '-')}" or not member.isreg():
         raise StoreError(f"the archive holds {member.name[:100]!r}, which does not belong to the model")
     if member.size != layer.size:
         raise StoreError(f"{digest}: {member.size} bytes instead of {layer.size}")
+    return layer
+
+
+def _read_blob(
+    store: Store, archive: tarfile.TarFile, member: tarfile.TarInfo, layer: Layer, report: Report, *, check: bool
+) -> None:
     stream = archive.extractfile(member)
     if stream is None:
-        raise StoreError(f"{digest}: no content")
-    status = f"importing {digest[7:19]}"
-    store.blobs.add_stream(stream, size=layer.size, status=status, expected=digest, report=report)
+        raise StoreError(f"{layer.digest}: no content")
+    status, look = f"importing {layer.digest[7:19]}", _check_gguf if check else None
+    store.blobs.add_stream(
+        stream, size=layer.size, status=status, expected=layer.digest, check=look, report=report
+    )  # fmt: skip
+
+
+def _check_gguf(path: Path) -> None:
+    with GGUFFile(path):
+        pass
 
 
 def _layers(data: bytes) -> list[Layer]:

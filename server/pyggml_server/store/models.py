@@ -131,8 +131,11 @@ class Store:
             StoreError: its manifest or one of its blobs is damaged or missing.
         """
         stored = self.manifests.resolve(name)
-        manifest = self.manifests.read(stored)
-        label = stored.display
+        return self._model(stored, self.manifests.read(stored))
+
+    def _model(self, name: Name, manifest: Manifest) -> StoredModel:
+        """What a manifest describes; all of it is looked at but the weights."""
+        label = name.display
         weights = [self._blob_path(label, layer) for layer in manifest.layers if layer.kind == "model"]
         if not weights:
             raise StoreError(f"{label}: the manifest names no model weights")
@@ -141,7 +144,7 @@ class Store:
         }  # "prompt" is the old media type of templates
         templates = self._texts(label, manifest, "template") or self._texts(label, manifest, "prompt")
         return StoredModel(
-            name=stored,
+            name=name,
             digest=manifest.digest,
             modified=manifest.modified,
             details=self._details(manifest),
@@ -235,12 +238,13 @@ class Store:
             The digests of blobs that no model uses any more; they are gone.
 
         Raises:
-            StoreError: it is no manifest, or one of its blobs is not in the store.
+            StoreError: it is no manifest of a model, or one of its blobs is not in the store.
         """
         manifest = parse_manifest(data)
         with self.lock():
             for layer in (manifest.config, *manifest.layers):
                 self._blob_path(name.display, layer)
+            self._model(name, manifest)  # what could not be read later gets no name
             old = self._digests_of(name)
             self.manifests.write_bytes(name, data)
             return self._drop_replaced(old)
