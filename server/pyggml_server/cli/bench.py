@@ -56,7 +56,7 @@ def bench(
             "model": found.label,
             "architecture": engine.metadata.architecture,
             "pyggml": __version__,
-            "device": "+".join(backend.device.name for backend in engine.backends),
+            "device": "+".join(backend.device.name for backend in engine.executor.backends),
             "description": engine.backends[0].device.description,
             "n_threads": engine.backends[-1].n_threads,
             "flash_attn": engine.flash_attn,

@@ -10,13 +10,13 @@ from pyggml.gguf import GGUFFile, ModelMetadata
 from pyggml.kvcache import CausalCache, MixedCache
 from pyggml.lora import Adapters
 from pyggml.models import CacheKind, create_model
-from pyggml.tensor import Backend, Device, DeviceType, Executor, devices
+from pyggml.tensor import Backend, Device, Executor
 from pyggml.weights import Weights
 
 from .caches import create_cache, flash_attn_works
 from .config import EngineConfig
 from .decoder import Decoder
-from .placement import Placement, layer_of
+from .placement import Placement, choose_accelerators, layer_of
 
 __all__ = ["Assembly", "Need"]
 
@@ -102,7 +102,11 @@ class Assembly(Closing):
 
         self.cache = create_cache(self.model.shape, config, cache_device, n_ctx=self.n_ctx, flash_attn=self.flash_attn)
         stack.callback(self.cache.close)
-        helpers = [] if dry else self._open_accelerators()
+        helpers = [
+            stack.enter_context(Backend(device, n_threads=config.n_threads))
+            for device in choose_accelerators(config)
+            if not dry
+        ]
         everyone = [*self.backends[:-1], *helpers, self.backends[-1]]
         self.executor = stack.enter_context(Executor(everyone, keep_on_host=not placement.kv_offload, dry=dry))
         self.adapters: Adapters | None = None
@@ -116,11 +120,6 @@ class Assembly(Closing):
             self.decoder.reserve(n_tokens, n_outputs=min(config.n_parallel, n_tokens))
         except _MISFITS as error:
             raise ModelError(f"{self.file.path}: {error}") from error
-
-    def _open_accelerators(self) -> list[Backend]:
-        """BLAS and its like: they hold no layers, and take large products from the CPU, in its memory."""
-        found = [device for device in devices() if device.type == DeviceType.ACCEL]
-        return [self._stack.enter_context(Backend(device, n_threads=self.config.n_threads)) for device in found]
 
     def _choose_flash_attn(self) -> bool:
         """Every device that computes attention must have it: all layers read one kind of cache."""

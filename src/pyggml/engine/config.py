@@ -39,7 +39,8 @@ class EngineConfig:
         n_batch: tokens computed at once while a prompt is read.
         n_chunk: most tokens of prompts in a batch while another request is answering, so that it need not wait long.
         n_threads: CPU threads; None: one per physical core.
-        device: name of the device to run on (``pyggml.tensor.devices()``), or ``gpu`` for the best one.
+        device: name of the device to run on (``pyggml.tensor.devices()``), or ``gpu`` for the best one;
+            ``BLAS`` for large products beside the CPU, where the installation has it.
         devices: names of the devices that share the layers, in this order (``gpu``; ``gpus`` for all of them;
             ``rpc://host:port`` for those of an RPC server, in a trusted network only). The CPU takes the rest.
         n_gpu_layers: layers on ``devices``, the last ones first; the output counts as one more. -1, or None with

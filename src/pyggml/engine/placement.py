@@ -5,18 +5,19 @@ ones go to the devices first. The table of token embeddings stays on the CPU: ro
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from pyggml.errors import BackendError, ParameterError
 from pyggml.gguf import GGUFFile
-from pyggml.tensor import Device, DeviceType, find_device, find_devices
+from pyggml.tensor import Device, DeviceType, devices, find_device, find_devices
 from pyggml.weights import Use
 
 from .config import EngineConfig
 
-__all__ = ["Placement", "choose_devices", "count_layers", "layer_of", "place", "split_layers"]
+__all__ = ["Placement", "choose_accelerators", "choose_devices", "count_layers", "layer_of", "place", "split_layers"]
 
 _LAYER = re.compile(r"^blk\.(\d+)\.")
 _INPUTS = ("token_embd", "position_embd", "token_types")
@@ -102,7 +103,7 @@ class Placement:
 
 
 def choose_devices(config: EngineConfig) -> list[Device]:
-    """The devices that a configuration names, without the CPU at their end.
+    """The devices that a configuration names and that hold layers, without the CPU at their end.
 
     Raises:
         BackendError: there is no such device, or nothing answers under an address.
@@ -117,15 +118,20 @@ def choose_devices(config: EngineConfig) -> list[Device]:
         except BackendError:
             return []  # as llama.cpp: layers that no GPU takes stay on the CPU
     found = [device for name in names for device in find_devices(name)]
-    for device in found:
-        if device.type == DeviceType.ACCEL:
-            raise ParameterError(
-                f"devices: {device.name} computes single operations beside the CPU, and holds no layers; leave it out"
-            )
     twice = {d.name for d in found if sum(other.name == d.name for other in found) > 1}
     if twice:
         raise ParameterError(f"devices: {', '.join(sorted(twice))} is named twice; leave one out")
-    return [device for device in found if not device.is_cpu]
+    return [device for device in found if not device.is_cpu and device.type != DeviceType.ACCEL]
+
+
+def choose_accelerators(config: EngineConfig) -> list[Device]:
+    """BLAS and its like, which hold no layers, but take large products from the CPU, in its memory: those that a
+    configuration names. On macOS all of them, because Accelerate reaches units that ggml's own kernels do not; elsewhere
+    ggml's kernels for quantized weights are often the faster ones.
+    """
+    named = {name.lower() for name in (config.device, *config.devices)}
+    every = sys.platform == "darwin"
+    return [d for d in devices() if d.type == DeviceType.ACCEL and (every or d.name.lower() in named)]
 
 
 def place(
