@@ -126,8 +126,8 @@ def choose_devices(config: EngineConfig) -> list[Device]:
 
 def choose_accelerators(config: EngineConfig) -> list[Device]:
     """BLAS and its like, which hold no layers, but take large products from the CPU, in its memory: those that a
-    configuration names. On macOS all of them, because Accelerate reaches units that ggml's own kernels do not; elsewhere
-    ggml's kernels for quantized weights are often the faster ones.
+    configuration names. On macOS all of them, because Accelerate reaches units that ggml's own kernels do not;
+    elsewhere ggml's kernels are often the faster ones.
     """
     named = {name.lower() for name in (config.device, *config.devices)}
     every = sys.platform == "darwin"
