@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 import uvicorn
 
+from pyggml_server.cli.checks import check_start
 from pyggml_server.cli.heads import BoundedHeads
 from pyggml_server.config import SETTINGS, Config, find_unused
 from pyggml_server.errors import ServerError
@@ -42,8 +43,7 @@ def serve() -> None:
     _set_up_log(config.debug)
     for name, reason in find_unused(os.environ).items():
         _log.warning("%s is set and means nothing here: %s", name, reason)
-    if config.host.scheme == "https" and config.tls_certificate is None:
-        raise click.ClickException("OLLAMA_HOST says https: set PYGGML_TLS_CERTIFICATE and PYGGML_TLS_KEY, too")
+    check_start(config)
     sockets = [_listen(config)]
     server = _make_server(config)
     scheme = "https" if config.tls_certificate is not None else "http"

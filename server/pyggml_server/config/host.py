@@ -1,6 +1,6 @@
 """Where the server listens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -11,23 +11,31 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where the server listens and where clients find it."""
+    """Where the server listens and where clients find it.
+
+    Attributes:
+        scheme: ``http`` or ``https``.
+        host: A name or an address, without brackets.
+        port: 0 to 65535.
+        path: What clients put before every route, ``/ollama`` behind a proxy; empty, or without a slash at the end.
+    """
 
     scheme: str
     host: str
     port: int
+    path: str = ""
 
     @property
     def url(self) -> str:
         """The base URL, without a slash at the end."""
         name = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{name}:{self.port}"
+        return f"{self.scheme}://{name}:{self.port}{self.path}"
 
     @property
     def client_url(self) -> str:
         """As :attr:`url`, with a loopback address where the server listens on every address."""
         every = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-        return Host(self.scheme, every.get(self.host, self.host), self.port).url
+        return replace(self, host=every.get(self.host, self.host)).url
 
     @property
     def is_loopback(self) -> bool:
@@ -50,7 +58,7 @@ def parse_host(text: str) -> Host:
     if scheme not in _PORTS:
         raise ValueError(f"scheme {scheme!r} is neither http nor https")
     port = _PORTS[scheme] if found else 11434
-    rest = rest.partition("/")[0]
+    rest, slash, path = rest.partition("/")
     host, colon, digits = rest.rpartition(":")
     if colon and (rest.startswith("[") or ":" not in host) and not rest.endswith("]"):
         if not (digits.isascii() and digits.isdigit() and int(digits) <= 65535):
@@ -61,4 +69,4 @@ def parse_host(text: str) -> Host:
     host = host.strip("[]") or "127.0.0.1"
     if ":" in host:
         IPv6Address(host)
-    return Host(scheme, host, port)
+    return Host(scheme, host, port, (slash + path).rstrip("/"))

@@ -9,6 +9,7 @@ from pyggml_server.config.durations import parse_duration
 
 __all__ = [
     "CACHE_TYPES",
+    "PLAIN_CACHE_TYPES",
     "parse_cache_type",
     "parse_cache_types",
     "parse_count",
@@ -18,6 +19,7 @@ __all__ = [
     "parse_folder",
     "parse_keys",
     "parse_list",
+    "parse_origins",
     "parse_size",
     "parse_stall",
     "parse_switch",
@@ -25,6 +27,9 @@ __all__ = [
 
 CACHE_TYPES: Final = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """Element types of cached keys and values."""
+
+PLAIN_CACHE_TYPES: Final = ("f32", "f16", "bf16")
+"""Those that are not quantized, and need no flash attention."""
 
 _TRUE: Final = ("1", "t", "true", "yes", "on")
 _FALSE: Final = ("0", "f", "false", "no", "off")
@@ -47,17 +52,22 @@ def parse_switch(text: str) -> bool | None:
 
 def parse_debug(text: str) -> int:
     """How much the log tells: 0: what matters, 1: decisions, 2 and more: every message."""
-    if text.isdigit():
+    if re.fullmatch("[0-9]{1,9}", text):
         return int(text)
-    return int(parse_flag(text))
+    try:
+        return int(parse_flag(text))
+    except ValueError as error:
+        raise ValueError("neither true, false nor a number such as 2") from error
 
 
-def parse_count(low: int) -> Callable[[str], int]:
-    """A parser of whole numbers of ``low`` or more."""
+def parse_count(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
+    """A parser of whole numbers from ``low`` to ``high``."""
 
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or int(text) < low:
+        if not re.fullmatch("[0-9]{1,20}", text) or int(text) < low:
             raise ValueError(f"not a whole number of {low} or more")
+        if int(text) > high:
+            raise ValueError(f"more than {high}, the most there can be")
         return int(text)
 
     return parse
@@ -107,18 +117,51 @@ def parse_list(text: str) -> tuple[str, ...]:
     return tuple(part for part in (part.strip().strip("\"'") for part in text.split(",")) if part)
 
 
-def parse_keys(text: str) -> tuple[str, ...]:
-    """Keys between commas, each as it is or as ``sha256:HEX`` of it; only the hashes are kept."""
-    found = []
-    for key in parse_list(text):
-        if not key.startswith("sha256:"):
-            import hashlib  # here: OpenSSL takes 4 MiB, and most have no keys
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Origins of web pages as browsers send them, ``scheme://host[:port]``, with ``*`` for any part."""
+    found = parse_list(text)
+    for origin in found:
+        scheme, colons, rest = origin.partition("://")
+        if "*" not in origin and not (colons and scheme and rest):
+            raise ValueError(f"{origin!r} is no origin such as http://example.com:8080, and has no * for any part")
+        if "/" in rest:
+            raise ValueError(f"{origin!r}: an origin ends with the host or the port; browsers send no more")
+    return found
 
-            key = f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
-        elif not re.fullmatch("sha256:[0-9a-fA-F]{64}", key):
-            raise ValueError("behind sha256: there must be 64 hexadecimal digits")
-        found.append(key.lower())
+
+def parse_keys(text: str) -> tuple[str, ...]:
+    """Keys between commas, each as it is, as ``sha256:HEX`` of it, or ``@FILE`` with one on each line.
+
+    Only the hashes are kept. Empty lines of files, and those that begin with ``#``, do not count.
+    """
+    found = []
+    for part in parse_list(text):
+        found += [_hash_key(key) for key in (_read_keys(part[1:]) if part.startswith("@") else [part])]
+    if text and not found:
+        raise ValueError("there is no key in it; unset it to let everybody in")
     return tuple(found)
+
+
+def _read_keys(name: str) -> list[str]:
+    path = parse_folder(name)
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise ValueError(f"the file {path} cannot be read: {error.strerror}") from error
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise ValueError(f"there is no key in the file {path}")
+    return keys
+
+
+def _hash_key(key: str) -> str:
+    if not key.startswith("sha256:"):
+        import hashlib  # here: OpenSSL takes 4 MiB, and most have no keys
+
+        return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    if not re.fullmatch("sha256:[0-9a-fA-F]{64}", key):
+        raise ValueError("behind sha256: there must be 64 hexadecimal digits")
+    return key.lower()
 
 
 def parse_cache_type(text: str) -> str | None:

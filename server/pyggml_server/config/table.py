@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -12,6 +12,10 @@ from pyggml_server.config.host import Host, parse_host
 from pyggml_server.errors import ServerError
 
 __all__ = ["SETTINGS", "Config", "ConfigError", "Setting"]
+
+
+_SECRET: Final = ("api_keys", "api_key")
+"""Fields whose text no message repeats."""
 
 
 class ConfigError(ServerError, ValueError):
@@ -74,10 +78,16 @@ class Config:
             try:
                 values[setting.field] = setting.parse(text or setting.default)
             except ValueError as error:
-                raise ConfigError(f"{setting.variable}={text!r}: {error}") from error
+                shown = "" if setting.field in _SECRET else f"={text!r}"
+                raise ConfigError(f"{setting.variable}{shown}: {error}") from error
         config = cls(**values)
         if (config.tls_certificate is None) != (config.tls_key is None):
             raise ConfigError("PYGGML_TLS_CERTIFICATE and PYGGML_TLS_KEY belong together: set both, or none")
+        if config.flash_attention is False and config.cache_type_v not in parsers.PLAIN_CACHE_TYPES:
+            raise ConfigError(
+                f"OLLAMA_FLASH_ATTENTION=false: cached values of type {config.cache_type_v} need flash attention; "
+                "take f16 for them (OLLAMA_KV_CACHE_TYPE, PYGGML_KV_CACHE_TYPE_V), or allow it"
+            )
         return config
 
     @property
@@ -89,6 +99,12 @@ class Config:
     def cache_type_v(self) -> str:
         """Element type of cached values."""
         return self.kv_cache_type_v or self.kv_cache_types[1]
+
+    @property
+    def server_url(self) -> str:
+        """Where commands find the server; with a certificate it speaks https, whatever ``OLLAMA_HOST`` says."""
+        host = self.host if self.tls_certificate is None else replace(self.host, scheme="https")
+        return host.client_url
 
     @property
     def queue_per_model(self) -> int:
@@ -109,13 +125,13 @@ SETTINGS: Final = (
         "host",
         "127.0.0.1:11434",
         parse_host,
-        "address of the server: [scheme://]host[:port]",
+        "address of the server: [scheme://]host[:port], for commands also with the /path where a proxy has it",
     ),
     Setting(
         "OLLAMA_ORIGINS",
         "origins",
         "",
-        parsers.parse_list,
+        parsers.parse_origins,
         "web pages that may use the server besides local ones: a list with commas, * for any part",
     ),
     Setting(
@@ -143,7 +159,7 @@ SETTINGS: Final = (
         "OLLAMA_NUM_PARALLEL",
         "num_parallel",
         "0",
-        parsers.parse_count(0),
+        parsers.parse_count(0, 63),
         "requests that a model answers at once, each with a context of its own; 0: 4, fewer where memory is short",
     ),
     Setting(
@@ -173,7 +189,7 @@ SETTINGS: Final = (
         "flash_attention",
         "auto",
         parsers.parse_switch,
-        "fused attention: true, false, or auto: when the device can do it",
+        "fused attention: auto or true: where the device can do it; false: never",
     ),
     Setting(
         "OLLAMA_KV_CACHE_TYPE",
@@ -222,7 +238,7 @@ SETTINGS: Final = (
         "memory_margin",
         "512M",
         parsers.parse_size,
-        "bytes that stay free on each device when models are placed",
+        "bytes that stay free on each GPU when models are placed",
     ),
     Setting(
         "PYGGML_PROMPT_CACHE",
@@ -250,7 +266,8 @@ SETTINGS: Final = (
         "api_keys",
         "",
         parsers.parse_keys,
-        "keys that are let in, a list with commas, each as it is or as sha256:HEX of it; unset: everybody is",
+        "keys that are let in, a list with commas, each as it is, as sha256:HEX of it, or @FILE with one on each line; "
+        "unset: everybody is",
     ),
     Setting(
         "PYGGML_API_KEY",
