@@ -11,6 +11,8 @@ from pyggml._ffi import ffi, lib, load, not_null, proc_address
 from pyggml.closing import Closing
 from pyggml.errors import BackendError, ClosedError, ParameterError
 
+from .available import available_memory
+
 __all__ = [
     "Backend",
     "Device",
@@ -70,7 +72,7 @@ class Device:
         free, total = ffi.new("size_t *"), ffi.new("size_t *")
         lib.ggml_backend_dev_memory(self.ptr, free, total)
         if self.is_cpu:
-            limits = [int(total[0]), *_available()]
+            limits = [int(total[0]), *available_memory()]
             return min(limits), int(total[0])
         return int(free[0]), int(total[0])
 
@@ -145,25 +147,6 @@ def find_device(name: str = "CPU") -> Device:
         if device.name.lower() == wanted or (wanted == "gpu" and device.type in (DeviceType.GPU, DeviceType.IGPU)):
             return device
     raise BackendError(f"no device {name!r}; this installation has {', '.join(d.name for d in found)}")
-
-
-def _available() -> list[int]:
-    """Bytes that the system says are available (Linux): of its memory, and within the limit of a container."""
-    found = []
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        found += [int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable:")]
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        if limit != "max":
-            used = int((group / "memory.current").read_text(encoding="ascii"))
-            reclaimable = dict(
-                line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines()
-            )
-            found.append(int(limit) - used + int(reclaimable.get("inactive_file", 0)))
-    except (OSError, ValueError):
-        pass  # another system, or no such limit: what is known so far
-    return found
 
 
 def physical_cores() -> int:
