@@ -1,12 +1,13 @@
-"""``python -m pyggml_server.runner --socket PATH --parent PID``: one engine, served over a unix socket."""
+"""``python -m pyggml_server.runner --socket FD --parent PID``: one engine, served over a socket that it inherits."""
 
 import argparse
 import asyncio
 import logging
 import os
 import signal
+import socket
 
-from pyggml_server.runner.life import die_with_parent, force_end_after, set_up_last_words
+from pyggml_server.runner.life import die_with_parent, force_end_after, go_first, set_up_last_words
 
 GRACE = 10
 """Seconds for closing the engine and saving prompts, before the kernel ends the process."""
@@ -15,11 +16,12 @@ GRACE = 10
 def main() -> None:
     """Connect to the service, and do what it says until it goes."""
     parser = argparse.ArgumentParser(prog="python -m pyggml_server.runner", description=__doc__)
-    parser.add_argument("--socket", required=True, help="unix socket on which the service waits")
+    parser.add_argument("--socket", required=True, type=int, help="file descriptor of the socket to the service")
     parser.add_argument("--parent", required=True, type=int, help="process id of the service; the runner ends with it")
     parser.add_argument("--debug", type=int, default=0, help="0: warnings, 1: decisions, 2: everything")
     options = parser.parse_args()
     die_with_parent(options.parent)
+    go_first()
     set_up_last_words((logging.WARNING, logging.INFO)[options.debug] if options.debug < 2 else logging.DEBUG)
     asyncio.run(_serve(options.socket))
     # The engine is closed; what is left are threads of libraries that have nothing to save.
@@ -27,7 +29,7 @@ def main() -> None:
     os._exit(0)
 
 
-async def _serve(path: str) -> None:
+async def _serve(descriptor: int) -> None:
     from pyggml_server.runner.link import Link
 
     loop = asyncio.get_running_loop()
@@ -38,7 +40,9 @@ async def _serve(path: str) -> None:
         ended.set()
 
     loop.add_signal_handler(signal.SIGTERM, end)
-    _, link = await loop.create_unix_connection(lambda: Link(on_end=end), path)
+    own = socket.socket(fileno=descriptor)
+    own.set_inheritable(False)
+    _, link = await loop.create_unix_connection(lambda: Link(on_end=end), sock=own)
     link.engine.start()
     await ended.wait()
     link.engine.stop()

@@ -6,8 +6,10 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 
-__all__ = ["die_with_parent", "force_end_after", "set_up_last_words"]
+__all__ = ["die_with_parent", "force_end_after", "go_first", "set_up_last_words"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -24,6 +26,12 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         raise SystemExit(f"the parent {parent} has gone")
+
+
+def go_first() -> None:
+    """When memory is short, the system ends this process rather than the service, which can start another (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
 
 def set_up_last_words(level: int) -> None:

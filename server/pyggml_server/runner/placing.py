@@ -151,7 +151,7 @@ def load(request: Load, *, progress: Callable[[float], None]) -> Placed:
     config, found = _choose(request, asked)
     while True:
         try:
-            check_memory(request.path, found or fit(request.path, config))
+            check_memory(request.path, config, found)
             engine, drafts = _open(request, config, progress)
         except OutOfMemoryError as error:
             lowered = _lower(config, request.flexible)

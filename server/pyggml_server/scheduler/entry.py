@@ -122,6 +122,7 @@ class Entry:
             expires_at=expires,
             details=self.spec.details,
             pid=self.process.pid if self.process is not None else None,
+            flash_attn=loaded.flash_attn if loaded is not None else None,
             notes=tuple(loaded.notes) if loaded is not None else (),
         )
 

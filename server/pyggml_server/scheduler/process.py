@@ -4,19 +4,17 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
+import socket
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from pyggml_server.errors import ModelLoadError, RunnerDiedError
+from pyggml_server.errors import ModelLoadError, RunnerDiedError, ServerBusyError
 from pyggml_server.protocol import (
     VERSION,
     Cancel,
@@ -78,7 +76,7 @@ class _Channel:
         """The next answer.
 
         Raises:
-            RunnerDiedError: there will be none.
+            RunnerDiedError: there will be none. ServerBusyError: nor from anybody else, the server ends.
         """
         while not self.items:
             if self.error is not None:
@@ -105,9 +103,6 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
-        if self.transport is not None:  # only one process was started for this socket
-            transport.close()
-            return
         self.transport = transport
         self.send(Hello(VERSION, os.getpid()))
 
@@ -149,7 +144,7 @@ class RunnerProcess:
         self._next_id = 0
         self._path = ""
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._stopping = self._lost = False
+        self._stopping = self._lost = self._killed = False
         self.ended: Final = asyncio.Event()
         """Set once the process has gone."""
         self.error: RunnerDiedError | None = None
@@ -166,38 +161,43 @@ class RunnerProcess:
             ModelLoadError: it cannot be started, or speaks another version.
             RunnerDiedError: it ended before it said anything.
         """
-        folder = Path(tempfile.mkdtemp(prefix="pyggml-"))  # mode 0700: nobody else reaches the socket
-        try:
-            return await cls._start(command, folder, debug=debug)
-        except OSError as error:
-            raise ModelLoadError(f"the runner process cannot be started: {error}") from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)  # connected or not: nobody needs the path any more
+        # A pair has no path: nobody else can connect, and nothing is left behind, however the two end.
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                return await cls._start(command, ours, theirs, debug=debug)
+            except OSError as error:
+                raise ModelLoadError(f"the runner process cannot be started: {error}") from error
 
     @classmethod
-    async def _start(cls, command: Sequence[str], folder: Path, *, debug: int) -> "RunnerProcess":
-        path = folder / "runner.sock"
+    async def _start(
+        cls, command: Sequence[str], ours: socket.socket, theirs: socket.socket, *, debug: int
+    ) -> "RunnerProcess":
         gone = asyncio.Event()
         link = _Link(on_end=gone.set)
-        server = await asyncio.get_running_loop().create_unix_server(lambda: link, str(path), backlog=1)
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        end = theirs.fileno()
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                *("--socket", str(path), "--parent", str(os.getpid()), "--debug", str(debug)),
+                *("--socket", str(end), "--parent", str(os.getpid()), "--debug", str(debug)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 limit=2**20,
+                pass_fds=(end,),
             )
-            runner = cls(process, link)
-            try:
-                await runner._greet(link.hello)
-            except BaseException:
-                runner.kill()
-                await runner.ended.wait()
-                raise
-        finally:
-            server.close()  # nobody else is expected; not waited for: that would be for the connection's end
+        except BaseException:
+            link.close()
+            raise
+        theirs.close()  # the process has it; its end shows here at once
+        runner = cls(process, link)
+        try:
+            await runner._greet(link.hello)
+        except BaseException:
+            runner.kill()
+            await runner.ended.wait()
+            raise
         link.on_end = runner._hung_up
         if gone.is_set():
             runner._hung_up()
@@ -256,18 +256,23 @@ class RunnerProcess:
         words = self.last_words
         if code < 0:
             how = f"was ended by {_signal_name(-code)}"
+            if code == -signal.SIGKILL and not self._killed:
+                how += (
+                    ", as the system does when memory is short (take a smaller model, num_ctx or OLLAMA_NUM_PARALLEL)"
+                )
         else:
             how = f"ended with status {code}"
         message = f"the model's runner process {how}"
-        if self._stopping:
-            message = "the server is shutting down; the answer is not complete"  # nothing else ends one that is used
-        else:
+        if not self._stopping:
             if words:
                 message += f": {_gist(self._lines)}"
             _log.error("runner %d %s%s", self.pid, how, f"; its last words:\n{words}" if words else "")
         self.error = RunnerDiedError(message, last_words=words)
         for channel in list(self._link.channels.values()):
-            channel.fail(RunnerDiedError(message, last_words=words))
+            if self._stopping:  # nothing but the server's end ends one that is used
+                channel.fail(ServerBusyError("the server is shutting down; the answer is not complete"))
+            else:
+                channel.fail(RunnerDiedError(message, last_words=words))
         self._link.close()
         self.ended.set()
         for task in self._tasks:
@@ -310,6 +315,7 @@ class RunnerProcess:
 
     def _kill(self) -> None:
         if not self.ended.is_set():
+            self._killed = True
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 

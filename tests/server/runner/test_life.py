@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,23 +145,24 @@ def test_no_runner_survives_its_service(loaded: bool, smollm2_path: Path) -> Non
 
 
 def test_the_socket_is_private_and_leaves_nothing_behind(
-    script: Any, started: Any, monkeypatch: pytest.MonkeyPatch
+    started: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = """
-import os, sys
-path = sys.argv[sys.argv.index("--socket") + 1]
-sys.exit(f"{path} {os.stat(os.path.dirname(path)).st_mode & 0o777:o}")
-"""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    async def look() -> str:
-        with pytest.raises(RunnerDiedError) as caught:
-            await RunnerProcess.start(script(source))
-        async with started():  # a service that is killed now could not tidy up
-            assert not list(Path(folder).iterdir())
-        return caught.value.last_words
+    def sockets(pid: int) -> set[str]:
+        found = set()
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # that of the listing itself
+                found.add(str(link.readlink()))
+        return {link for link in found if link.startswith("socket:")}
 
-    with tempfile.TemporaryDirectory() as folder:  # short: paths of sockets have 107 bytes at most
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        path, mode = run(look()).split()
-    assert mode == "700"
-    assert not Path(path).parent.exists()
+    async def look() -> None:
+        before = sockets(os.getpid())
+        async with started() as one, started() as two:  # a service that is killed now could not tidy up
+            assert not list(tmp_path.iterdir())
+            assert not sockets(one.pid) & sockets(two.pid)
+            assert not sockets(os.getpid()) & (sockets(one.pid) | sockets(two.pid))
+        await asyncio.sleep(0.1)
+        assert sockets(os.getpid()) <= before
+
+    run(look())

@@ -21,8 +21,7 @@ TEASING = """
 import socket, sys, time
 from pyggml_server.protocol import VERSION, FrameReader, Hello, Load, Loading, ToRunner, pack
 
-link = socket.socket(socket.AF_UNIX)
-link.connect(sys.argv[sys.argv.index("--socket") + 1])
+link = socket.socket(fileno=int(sys.argv[sys.argv.index("--socket") + 1]))
 link.sendall(pack([Hello(VERSION, 0)]))
 reader = FrameReader(ToRunner)
 while data := link.recv(4096):

@@ -303,7 +303,7 @@ def test_closing_refuses_who_waits_and_ends_who_runs(
             stream = runner.generate(tokens=[1, 2], max_tokens=5000, ignore_eos=True, shift=True)
             await anext(stream)
             await scheduler.close()
-            with pytest.raises(RunnerDiedError):
+            with pytest.raises(ServerBusyError, match="the answer is not complete"):
                 async for _ in stream:
                     pass
             with pytest.raises(ServerError, match="shutting down"):
