@@ -241,6 +241,8 @@ class RunningModel(msgspec.Struct, kw_only=True, omit_defaults=True):
     parallel: int = 0
     active: int = 0
     queued: int = 0
+    flash_attention: bool | None = None
+    kv_cache_type: str = ""
     notes: list[str] = []
 
 

@@ -1,6 +1,5 @@
 """One request: the handler runs as long as somebody listens; its answer is a document or lines of JSON."""
 
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -11,13 +10,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from pyggml_server.api.bodies import decode_body
-from pyggml_server.api.errors import message_of, status_of
+from pyggml_server.api.errors import log_failure, message_of, status_of
 from pyggml_server.api.listening import while_listening
 from pyggml_server.api.state import ApiState
 
 __all__ = ["Call", "Document", "Endpoint", "Lines", "Operation", "Reply"]
 
-_log: Final = logging.getLogger(__name__)
 _JSON: Final = b"application/json; charset=utf-8"
 _NDJSON: Final = (b"content-type", b"application/x-ndjson")
 
@@ -141,7 +139,7 @@ def error_document(error: Exception) -> Document:
         return Document({"error": str(error)}, 400)
     status = status_of(error)
     if status == 500:
-        _log.error("a request failed: %s", error, exc_info=error)
+        log_failure(error)
     return Document({"error": message_of(error)}, status)
 
 

@@ -1,5 +1,6 @@
 """Exceptions as HTTP: the one table from class to status, and Ollama's texts."""
 
+import logging
 from typing import Final
 
 from pyggml.errors import (
@@ -14,7 +15,9 @@ from pyggml.errors import (
 from pyggml_server import errors as service
 from pyggml_server.config import ConfigError
 
-__all__ = ["STATUS", "message_of", "status_of"]
+__all__ = ["STATUS", "log_failure", "message_of", "status_of"]
+
+_log: Final = logging.getLogger(__name__)
 
 STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (service.BadRequestError, 400),
@@ -42,6 +45,12 @@ STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
 def status_of(error: Exception) -> int:
     """The status that answers an exception."""
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+
+def log_failure(error: Exception) -> None:
+    """A line in the log for what is answered with 500; with a traceback where it is a fault of the server's code."""
+    expected = isinstance(error, service.ServerError | PyggmlError)
+    _log.error("a request failed: %s", error, exc_info=None if expected else error)
 
 
 def message_of(error: Exception) -> str:

@@ -52,10 +52,13 @@ async def status(call: Call) -> Reply:
 
 async def ps(call: Call) -> Reply:
     """The models in memory; the one that stays longest first."""
-    return Document(RunningModels(models=[_line(model) for model in call.state.scheduler.loaded()]))
+    config = call.state.config
+    types = ",".join(dict.fromkeys((config.cache_type_k, config.cache_type_v)))  # one word where both are the same
+    loaded = call.state.scheduler.loaded()
+    return Document(RunningModels(models=[_line(model, cache_types=types) for model in loaded]))
 
 
-def _line(model: LoadedModel) -> RunningModel:
+def _line(model: LoadedModel, *, cache_types: str) -> RunningModel:
     expires = model.expires_at or _FOREVER
     details = model.details if isinstance(model.details, ModelDetails) else ModelDetails()
     return RunningModel(
@@ -71,6 +74,8 @@ def _line(model: LoadedModel) -> RunningModel:
         parallel=model.n_parallel,
         active=model.n_active,
         queued=model.queued + model.waiting,
+        flash_attention=model.flash_attn,
+        kv_cache_type=cache_types,
         notes=list(model.notes),
     )
 

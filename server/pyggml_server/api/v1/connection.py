@@ -1,6 +1,5 @@
 """One request on one connection: the handler runs as long as somebody listens."""
 
-import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -10,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from pyggml_server.api.errors import message_of, status_of
+from pyggml_server.api.errors import log_failure, message_of, status_of
 from pyggml_server.api.listening import while_listening
 from pyggml_server.api.v1.errors import anthropic_error, field_of, openai_error
 
@@ -22,7 +21,6 @@ Frames = AsyncGenerator[bytes, None]
 Handler = Callable[[Request], Awaitable[bytes | Frames]]
 """Answers with a JSON document, or with a stream."""
 
-_log: Final = logging.getLogger(__name__)
 _JSON: Final = (b"content-type", b"application/json; charset=utf-8")
 _EVENTS: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 
@@ -135,5 +133,5 @@ def describe(error: Exception) -> tuple[int, str]:
         return 400, str(error)
     status = status_of(error)
     if status == 500:
-        _log.error("a request to /v1 failed", exc_info=error)
+        log_failure(error)
     return status, message_of(error)
