@@ -98,13 +98,19 @@ def _tags(text: str, schemas: Mapping[str, _Schema]) -> _Calls | None:
 
 
 def _pairs(text: str, schemas: Mapping[str, _Schema]) -> _Calls | None:
+    # values may hold tags, so they are taken out before the calls are told apart
+    pairs: list[tuple[str, str]] = []
+
+    def keep(found: re.Match[str]) -> str:
+        pairs.append((found[1].strip(), found[2]))
+        return f"<\x00{len(pairs) - 1}>"
+
     calls: _Calls = []
-    for part in _PAIRED_CALL.split(text):
+    for part in _PAIRED_CALL.split(_PAIR.sub(keep, text)):
         name = part.partition("<")[0].strip()
         if name:
-            schema = schemas.get(name)
-            pairs = [(key.strip(), value) for key, value in _PAIR.findall(part)]
-            calls.append((name, {key: typed_value(value, _property(schema, key)) for key, value in pairs}))
+            own = [pairs[int(index)] for index in re.findall("<\x00(\\d+)>", part) if int(index) < len(pairs)]
+            calls.append((name, {key: typed_value(value, _property(schemas.get(name), key)) for key, value in own}))
     return calls or None
 
 

@@ -1,9 +1,29 @@
-"""Feeds answers to parsers."""
+"""Published templates, and answers fed to their parsers."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pyggml_server.templates import Event, PromptRenderer, ToolCall, output_parser
+from pyggml_server.templates.jinja import JinjaWriter
+from pyggml_server.templates.vocabulary import ModelFacts
+from tokenizer.vocabs import VocabsMissing, vocab_folder
+
+
+def templates_folder() -> Path:
+    """Where the published templates are."""
+    try:
+        return vocab_folder() / "templates"
+    except VocabsMissing as error:
+        pytest.fail(str(error))
+
+
+def published(name: str) -> PromptRenderer:
+    """The renderer of a published template."""
+    source = (templates_folder() / f"{name}.jinja").read_text(encoding="utf-8")
+    return PromptRenderer(JinjaWriter(source, bos="<s>", eos="</s>"), ModelFacts(bos="<s>", eos="</s>"))
 
 
 def pieces_of(text: str) -> Iterator[list[str]]:

@@ -3,16 +3,13 @@ answer is read back as it was, however it is cut into pieces.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import pytest
-from template_answers import joined, pieces_of, read_answer
+from template_answers import joined, pieces_of, published, read_answer, templates_folder
 
 from pyggml_server.templates import Message, PromptRenderer, ToolCall
-from pyggml_server.templates.jinja import JinjaWriter
-from pyggml_server.templates.vocabulary import ModelFacts
-from tokenizer.vocabs import VocabsMissing, vocab_folder
 
 pytestmark = pytest.mark.model
 
@@ -87,18 +84,9 @@ THINKING = {
 }  # fmt: skip
 
 
-def renderers() -> Iterator[tuple[str, PromptRenderer]]:
-    try:
-        folder = vocab_folder() / "templates"
-    except VocabsMissing as error:
-        pytest.fail(str(error))
-    for path in sorted(folder.glob("*.jinja")):
-        yield path.stem, renderer(path)
-
-
-def renderer(path: Path) -> PromptRenderer:
-    writer = JinjaWriter(path.read_text(encoding="utf-8"), bos="<s>", eos="</s>")
-    return PromptRenderer(writer, ModelFacts(bos="<s>", eos="</s>"))
+@cache
+def renderers() -> list[tuple[str, PromptRenderer]]:
+    return [(path.stem, published(path.stem)) for path in sorted(templates_folder().glob("*.jinja"))]
 
 
 def test_what_the_templates_can_do() -> None:
