@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
 from pyggml.errors import ContextFullError
 from pyggml.kvcache import CacheState
 from pyggml.tensor import DType
 
 from .attention import ROPES, AttentionLab, Rope
+from .histories import N_SEQUENCES, SEQUENCES, Growing, histories
 from .lab import CacheKind
 
 F32, F16, Q8_0 = DType.F32, DType.F16, DType.Q8_0
@@ -23,18 +23,15 @@ KINDS = [
     CacheKind(True, Q8_0, Q8_0, 0.15),
     CacheKind(False, Q8_0, F16, 0.15),
 ]
-SEQUENCES = st.integers(0, 3)
-TOKENS = st.lists(st.integers(0, 15), min_size=1, max_size=6)
 
 
-class Histories(RuleBasedStateMachine):
-    """Model: the tokens of each sequence, and how often its keys were rotated again."""
+class Histories(Growing):
+    """Model, too: how often the keys of each sequence were rotated again."""
 
     def __init__(self, kind: CacheKind, ropes: list[Rope]) -> None:
         super().__init__()
         self.kind, self.ropes = kind, ropes
-        self.said: dict[int, list[int]] = {i: [] for i in range(4)}
-        self.rounds = dict.fromkeys(range(4), 0)
+        self.rounds = dict.fromkeys(range(N_SEQUENCES), 0)
         self.saved: tuple[CacheState, list[int], int] | None = None
 
     @initialize(data=st.data(), n_free=st.tuples(*[st.integers(24, 48)] * 3))
@@ -65,31 +62,6 @@ class Histories(RuleBasedStateMachine):
         points = [p for p in range(length + 1) if cache.can_resume(seq_id, p)]
         at = length // 2
         assert cache.resume_point(seq_id, at) == max(p for p in points if p <= at)
-
-    @rule(seq_id=SEQUENCES, ids=TOKENS)
-    def append(self, seq_id: int, ids: list[int]) -> None:
-        self.put({seq_id: ids})
-
-    @rule(first=TOKENS, second=TOKENS, seq_id=st.integers(0, 2))
-    def append_to_two(self, first: list[int], second: list[int], seq_id: int) -> None:
-        self.put({seq_id + 1: first, seq_id: second})
-
-    @precondition(lambda self: any(self.said.values()))
-    @rule(seq_id=SEQUENCES, data=st.data())
-    def cut(self, seq_id: int, data: st.DataObject) -> None:
-        length = data.draw(st.integers(0, len(self.said[seq_id])))
-        self.lab.cache.remove(seq_id, length)
-        self.said[seq_id] = self.said[seq_id][:length]
-        self.forget_what_cannot_go_on(seq_id)
-
-    @precondition(lambda self: any(self.said.values()))
-    @rule(source=SEQUENCES, to=SEQUENCES, data=st.data())
-    def share(self, source: int, to: int, data: st.DataObject) -> None:
-        length = data.draw(st.integers(0, len(self.said[source])))
-        self.lab.cache.copy_prefix(source, to, length)
-        self.said[to] = self.said[source][:length]
-        self.rounds[to] = self.rounds[source]
-        self.forget_what_cannot_go_on(to)
 
     @precondition(lambda self: any(self.said.values()))
     @rule(seq_id=SEQUENCES, data=st.data(), at_once=st.booleans())
@@ -148,11 +120,14 @@ class Histories(RuleBasedStateMachine):
         self.said[seq_id], self.rounds[seq_id] = list(tokens), rounds
         self.check_resume(seq_id)
 
+    def may_forget(self, seq_id: int) -> bool:
+        return self.lab.caches[0].can_resume(seq_id, len(self.said[seq_id]))
+
+    def shared(self, source: int, to: int) -> None:
+        self.rounds[to] = self.rounds[source]
+
     def forget_what_cannot_go_on(self, seq_id: int) -> None:
-        if not self.lab.cache.can_resume(seq_id, len(self.said[seq_id])):
-            assert self.lab.caches[0].can_resume(seq_id, len(self.said[seq_id])), "a cache that sees all keeps all"
-            self.lab.cache.remove(seq_id, 0)
-            self.said[seq_id] = []
+        super().forget_what_cannot_go_on(seq_id)
         if not self.said[seq_id]:
             self.rounds[seq_id] = 0
 
@@ -169,16 +144,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def run(kind: CacheKind, ropes: list[Rope], examples: int, steps: int) -> None:
-    run_state_machine_as_test(
-        lambda: Histories(kind, ropes),
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(lambda: Histories(kind, ropes), settings=histories(examples, steps))
 
 
 @pytest.mark.parametrize("rope", ROPES, ids=str)

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, run_state_machine_as_test
 
 from pyggml.engine import Engine
 from pyggml.errors import ContextFullError
 from pyggml.tensor import DType
 
+from .histories import Growing, histories
 from .lab import CacheKind, Lab, block
 
 F32, F16, Q8_0 = DType.F32, DType.F16, DType.Q8_0
@@ -23,17 +23,16 @@ KINDS = [
     CacheKind(True, Q8_0, Q8_0, 0.1),
     CacheKind(False, Q8_0, F16, 0.1),
 ]
-SEQUENCES = st.integers(0, 3)
-TOKENS = st.lists(st.integers(3, 44), min_size=1, max_size=6)
 
 
-class Sequences(RuleBasedStateMachine):
-    """Model: the tokens of each sequence."""
+class Sequences(Growing):
+    """Through a whole model."""
+
+    tokens = st.integers(3, 44)
 
     def __init__(self, engine: Engine, kind: CacheKind) -> None:
         super().__init__()
         self.engine, self.kind = engine, kind
-        self.said: dict[int, list[int]] = {i: [] for i in range(4)}
 
     @initialize(n_free=st.integers(24, 48))
     def make(self, n_free: int) -> None:
@@ -53,35 +52,8 @@ class Sequences(RuleBasedStateMachine):
             assert self.lab.cache.can_resume(seq_id, len(self.said[seq_id]))
             self.lab.check(row, self.said[seq_id])
 
-    @rule(seq_id=SEQUENCES, ids=TOKENS)
-    def append(self, seq_id: int, ids: list[int]) -> None:
-        self.put({seq_id: ids})
-
-    @rule(first=TOKENS, second=TOKENS, seq_id=st.integers(0, 2))
-    def append_to_two(self, first: list[int], second: list[int], seq_id: int) -> None:
-        self.put({seq_id + 1: first, seq_id: second})
-
-    @precondition(lambda self: any(self.said.values()))
-    @rule(seq_id=SEQUENCES, data=st.data())
-    def cut(self, seq_id: int, data: st.DataObject) -> None:
-        length = data.draw(st.integers(0, len(self.said[seq_id])))
-        self.lab.cache.remove(seq_id, length)
-        self.said[seq_id] = self.said[seq_id][:length]
-        self.forget_what_cannot_go_on(seq_id)
-
-    @precondition(lambda self: any(self.said.values()))
-    @rule(source=SEQUENCES, to=SEQUENCES, data=st.data())
-    def share(self, source: int, to: int, data: st.DataObject) -> None:
-        length = data.draw(st.integers(0, len(self.said[source])))
-        self.lab.cache.copy_prefix(source, to, length)
-        self.said[to] = self.said[source][:length]
-        self.forget_what_cannot_go_on(to)
-
-    def forget_what_cannot_go_on(self, seq_id: int) -> None:
-        if not self.lab.cache.can_resume(seq_id, len(self.said[seq_id])):
-            assert any(layer.window for layer in self.engine.model.shape.layers), "a cache without a window keeps all"
-            self.lab.cache.remove(seq_id, 0)
-            self.said[seq_id] = []
+    def may_forget(self, seq_id: int) -> bool:
+        return any(layer.window for layer in self.engine.model.shape.layers)
 
     def teardown(self) -> None:
         if hasattr(self, "lab"):
@@ -96,16 +68,7 @@ class Sequences(RuleBasedStateMachine):
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
 def test_any_history(request: pytest.FixtureRequest, architecture: str, kind: CacheKind) -> None:
     engine = request.getfixturevalue(architecture)
-    run_state_machine_as_test(
-        lambda: Sequences(engine, kind),
-        settings=settings(
-            max_examples=5,
-            stateful_step_count=20,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(lambda: Sequences(engine, kind), settings=histories(5, 20))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

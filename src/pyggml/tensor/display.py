@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +45,8 @@ def _first_values(tensor: Tensor) -> str:
 
 def html(tensor: Tensor) -> str:
     """A small table for notebooks: the description, and the first rows of the last two dimensions."""
+    from html import escape  # here: its table of entities takes 300 KiB
+
     head = f"<div><code>{escape(describe(tensor))}</code></div>"
     if tensor.arena.closed or not tensor.is_allocated or not tensor.n_elements:
         return head
