@@ -275,3 +275,6 @@ class ShowAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
     tensors: list[TensorLine] = []
     capabilities: list[str]
     modified_at: str
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""

@@ -235,7 +235,8 @@ class _Answer:
         plan, prepared = self.prepared.plan, self.prepared
         # calls in a prelude are not made: it ends before them
         tools = () if prelude else plan.tools
-        if not tools and (opened or not prepared.model.can("thinking")):
+        marked = prepared.model.can("thinking") or prepared.model.renderer.marks_answers
+        if not tools and (opened or not marked):
             return None
         if self._raw:
             return None

@@ -64,8 +64,13 @@ async def show(call: Call) -> Reply:
     """Everything about one model."""
     body = call.body
     model = await call.state.catalog.open(body.model or body.name or "")
-    facts = await call.state.catalog.facts(model.stored.name)
-    answer: ShowAnswer = await call.state.catalog.run(show_model, model, details_of(model.stored.details, facts), body)
+    catalog = call.state.catalog
+    facts = await catalog.facts(model.stored.name)
+    manifest = await catalog.run(catalog.store.manifests.read, model.stored.name)
+    description = catalog.store.blobs.path(manifest.config.digest)
+    answer: ShowAnswer = await catalog.run(
+        show_model, model, details_of(model.stored.details, facts), body, description
+    )
     return Document(answer)
 
 

@@ -1,8 +1,11 @@
 """What ``/api/show`` tells of a model."""
 
 import math
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from pyggml.gguf import GGUFFile, StringArray, parameter_count
@@ -10,6 +13,7 @@ from pyggml_server.api.answers import Details, ShowAnswer, TensorLine
 from pyggml_server.api.catalog import OpenModel, sort_capabilities
 from pyggml_server.api.schema import ShowRequest
 from pyggml_server.store import StoredModel, modelfile_text, parameter_lines
+from pyggml_server.templates import GoTemplate
 
 __all__ = ["show_model"]
 
@@ -17,12 +21,33 @@ _SHORT: Final = 5
 _HIDDEN: Final = frozenset({"general.name", "tokenizer.chat_template"})
 
 
-def show_model(model: OpenModel, details: Details, request: ShowRequest) -> ShowAnswer:
+class _Recorded(msgspec.Struct):
+    """What a model's description holds for Ollama alone."""
+
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+
+
+def show_model(model: OpenModel, details: Details, request: ShowRequest, description: Path) -> ShowAnswer:
     """The answer; ``system`` and ``template`` of the request stand in for the model's own.
+
+    Args:
+        model: The model.
+        details: Of it, as lists show them.
+        request: The request.
+        description: The file with the model's description (the manifest's ``config``).
 
     Raises:
         GGUFError: the file of the weights is damaged.
+        TemplateError: the template of the request is wrong.
     """
+    if request.template:
+        GoTemplate(request.template)
+    recorded = _Recorded()
+    # without it, or with one of another kind, a model works as well
+    with suppress(OSError, msgspec.DecodeError):
+        recorded = msgspec.json.decode(description.read_bytes(), type=_Recorded)
     stored = model.stored
     verbose = bool(request.verbose)
     system = request.system or stored.system or ""
@@ -51,6 +76,9 @@ def show_model(model: OpenModel, details: Details, request: ShowRequest) -> Show
         tensors=tensors,
         capabilities=list(sort_capabilities(model.renderer.capabilities)),
         modified_at=stored.modified.isoformat().replace("+00:00", "Z"),
+        renderer=recorded.renderer,
+        parser=recorded.parser,
+        requires=recorded.requires,
     )
 
 

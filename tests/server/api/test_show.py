@@ -30,6 +30,22 @@ def test_overrides(http: httpx2.Client) -> None:
     assert "top_k                          3" in shown["parameters"].splitlines()
 
 
+def test_what_is_recorded(http: httpx2.Client) -> None:
+    recorded = {"renderer": "qwen3-coder", "parser": "qwen3", "requires": "0.14.0"}
+    made = http.post("/api/create", json={"model": "recorded", "from": "smol", "stream": False, **recorded})
+    assert made.json() == {"status": "success"}
+    shown = http.post("/api/show", json={"model": "recorded"}).json()
+    assert {name: shown[name] for name in recorded} == recorded
+    assert not recorded.keys() & http.post("/api/show", json={"model": "smol"}).json().keys()
+    assert http.request("DELETE", "/api/delete", json={"model": "recorded"}).status_code == 200
+
+
+def test_a_wrong_template(http: httpx2.Client) -> None:
+    answer = http.post("/api/show", json={"model": "smol", "template": "{{"})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("the Go template cannot be parsed")
+
+
 def test_parameters_are_padded_to_30_columns() -> None:
     lines = parameter_lines({"stop": ["<a>", "b"], "temperature": 0.5})
     assert lines == [f'{"stop":<30} "<a>"', f'{"stop":<30} "b"', f"{'temperature':<30} 0.5"]
