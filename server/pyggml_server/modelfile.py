@@ -5,12 +5,22 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from pyggml_server.errors import BadRequestError
 
-__all__ = ["PARAMETERS", "RETIRED", "Command", "Modelfile", "check_parameter", "parse_modelfile", "parse_parameter"]
+__all__ = [
+    "PARAMETERS",
+    "RETIRED",
+    "Command",
+    "Modelfile",
+    "check_parameter",
+    "parse_modelfile",
+    "parse_parameter",
+    "read_modelfile",
+]
 
 _INT, _FLOAT, _BOOL, _TEXTS, _NUMBERS, _JSON = "int", "float", "bool", "texts", "numbers", "json"
 PARAMETERS: Final[Mapping[str, str]] = MappingProxyType(
@@ -95,8 +105,10 @@ class Modelfile:
                 value = parse_parameter(command.key, command.value)
             except BadRequestError as error:
                 raise BadRequestError(f"line {command.line}: {error}") from None
-            several = isinstance(value, list) and command.key in parameters
-            parameters[command.key] = [*parameters[command.key], *value] if several else value
+            if isinstance(value, list):
+                parameters.setdefault(command.key, []).extend(value)
+            else:
+                parameters[command.key] = value
         if parameters:
             fields["parameters"] = parameters
         return fields
@@ -117,6 +129,12 @@ def parse_modelfile(data: bytes) -> Modelfile:
     return Modelfile(commands, warnings)
 
 
+def read_modelfile(path: Path) -> Modelfile:
+    """Read the Modelfile at a path, which may be a pipe; for the errors see :func:`parse_modelfile`."""
+    with path.open("rb") as file:
+        return parse_modelfile(file.read(_MAX_BYTES + 1))
+
+
 def parse_parameter(name: str, text: str) -> Any:
     """The value of a PARAMETER line.
 
@@ -131,13 +149,15 @@ def parse_parameter(name: str, text: str) -> Any:
     word = text.strip()
     try:
         if kind == _INT:
-            return int(word)
+            if not _is_integer(number := int(word)):
+                raise ValueError(word)
+            return number
         if kind == _FLOAT:
             return _finite(word)
         if kind == _NUMBERS:
             return [_finite(word)]
         if kind == _JSON:
-            value = json.loads(word)
+            value = json.loads(word, parse_constant=_finite)
             check_parameter(name, value)
             return value
     except (ValueError, RecursionError):
@@ -158,7 +178,7 @@ def check_parameter(name: str, value: Any) -> None:
         raise BadRequestError(f"unknown parameter {name[:80]!r}")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = {
-        _INT: number and float(value).is_integer() if number else False,
+        _INT: number and _is_integer(value),
         _FLOAT: number,
         _BOOL: isinstance(value, bool),
         _TEXTS: isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value)),
@@ -167,6 +187,10 @@ def check_parameter(name: str, value: Any) -> None:
     }
     if not fits[kind]:
         raise BadRequestError(f"invalid {kind} value {json.dumps(value)[:80]} for {name}")
+
+
+def _is_integer(value: float) -> bool:
+    return -(2**63) <= value < 2**63 and value == int(value)
 
 
 def _finite(word: str) -> float:

@@ -9,7 +9,7 @@ from pyggml_server.cli.following import follow
 from pyggml_server.cli.progress import show_progress
 from pyggml_server.cli.storing import open_store
 from pyggml_server.errors import BadRequestError
-from pyggml_server.modelfile import Modelfile, parse_modelfile
+from pyggml_server.modelfile import Modelfile, parse_modelfile, read_modelfile
 from pyggml_server.names import Name
 from pyggml_server.store import Report, Store, add_files, find_files
 
@@ -24,8 +24,8 @@ __all__ = ["create"]
 def create(model: str, file: Path | None, quantize: str | None, draft_quantize: str | None) -> None:
     """Make a model from a Modelfile. Without one, from the files in the current folder."""
     path = file or Path("Modelfile")
-    data = b"FROM ." if file is None and not path.exists() else path.read_bytes()
-    modelfile = parse_modelfile(data)
+    bare = file is None and not path.exists()
+    modelfile = parse_modelfile(b"FROM .") if bare else read_modelfile(path)
     for warning in modelfile.warnings:
         click.echo(f"{path}: {warning}", err=True)
     request: dict[str, Any] = {**modelfile.request(), "model": model}
@@ -76,9 +76,12 @@ def _draft(store: Store, values: list[str], folder: Path, report: Report) -> dic
 
 
 def _local(value: str, folder: Path) -> Path | None:
-    path = folder / Path(value).expanduser()
-    if path.exists():
-        return path
+    try:
+        path = folder / Path(value).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError) as error:  # a name too long, or ~ of nobody
+        raise BadRequestError(f"{value[:200]}: {error}") from None
     if value.startswith(("/", "./", "../", "~")) or value.endswith(".gguf"):
         raise BadRequestError(f"{value}: there is no such file (looked for {path})")
     return None

@@ -105,7 +105,7 @@ class _Member(tarfile.TarInfo):
     """A member. Headers that go on in the next blocks are read whole, so they must not be long."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Read a block."""
         info = super().frombuf(buf, encoding, errors)
         if info.type not in tarfile.REGULAR_TYPES and info.size > _MAX_HEADER:

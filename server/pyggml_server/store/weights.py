@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pyggml.convert import convert_adapter, convert_folder, find_mix
 from pyggml.errors import ModelError, PyggmlError, TokenizerError
-from pyggml.gguf import GGUFFile, copy_gguf
+from pyggml.gguf import GGUFError, GGUFFile, copy_gguf
 from pyggml_server.errors import BadRequestError
 from pyggml_server.store.details import describe_gguf
 from pyggml_server.store.manifests import LAYER_PREFIX, Layer
@@ -54,6 +54,11 @@ def import_files(store: Store, files: Sequence[SourceFile], report: Report, *, n
         report(Progress("converting model"))
         return [_convert(store, files, report, name=name)]
     report(Progress("parsing GGUF"))
+    with _naming(store, files):
+        return _import_gguf(store, files, report)
+
+
+def _import_gguf(store: Store, files: Sequence[SourceFile], report: Report) -> list[Layer]:
     shards = [file for file in files if _SHARD.match(file.path.name)]
     whole = [file for file in files if file not in shards and file.path.suffix != ".json"]
     layers = [_join(store, shards, report)] if shards else []
@@ -78,6 +83,13 @@ def import_adapters(
         return []
     _check_present(store, adapters)
     report(Progress("converting adapter"))
+    with _naming(store, adapters):
+        return _import_adapters(store, adapters, layers, report)
+
+
+def _import_adapters(
+    store: Store, adapters: Sequence[SourceFile], layers: Sequence[Layer], report: Report
+) -> list[Layer]:
     base = next(store.blobs.path(layer.digest) for layer in layers if layer.kind == "model")
     family, made = _inspect(base, "the model").architecture, []
     folders = {file.path.parent for file in adapters if file.path.suffix == ".safetensors"}
@@ -205,6 +217,18 @@ def _convert_adapter(store: Store, files: Sequence[SourceFile], base: Path, repo
                 stream, size=path.stat().st_size, status="storing the adapter", check=None, report=report
             )
         return Layer(f"{LAYER_PREFIX}adapter", blob.digest, blob.size)
+
+
+@contextmanager
+def _naming(store: Store, files: Sequence[SourceFile]) -> Iterator[None]:
+    """Damaged files are called by the names they were uploaded with; clients know nothing of the server's folders."""
+    try:
+        yield
+    except GGUFError as error:
+        text = re.sub(rf"{re.escape(str(store.work_folder()))}/create/[0-9a-f]+/", "", str(error))
+        for file in files:
+            text = text.replace(str(store.blobs.path(file.digest)), str(file.path))
+        raise GGUFError(text) from None
 
 
 @contextmanager

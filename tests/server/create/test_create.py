@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convert.checkpoints import write_bert
-from pyggml.gguf import GGUFFile, GGUFWriter
+from pyggml.gguf import GGUFError, GGUFFile, GGUFWriter
 from pyggml_server.errors import BadRequestError, DigestMismatchError, InvalidNameError, TransferError
 from pyggml_server.names import Name
 from pyggml_server.store import Store, add_files, find_files, silent
@@ -120,7 +120,17 @@ def test_projectors_and_adapters(create, digest, store, tmp_path):
         ({"files": {"../a.gguf": "sha256:" + "0" * 64}}, "file path must be relative"),
         ({"files": {"/etc/passwd": "sha256:" + "0" * 64}}, "file path must be relative"),
         ({"files": {"a/../../b": "sha256:" + "0" * 64}}, "file path must be relative"),
+        ({"files": {"a\\..\\b": "sha256:" + "0" * 64}}, "file path must be relative"),
+        ({"files": {"c:\\b": "sha256:" + "0" * 64}}, "file path must be relative"),
+        ({"files": {"a\0b": "sha256:" + "0" * 64}}, "file path must be relative"),
+        ({"files": {"": "sha256:" + "0" * 64}}, "file path must be relative"),
+        ({"files": {"a" * 256: "sha256:" + "0" * 64}}, "file path is too long"),
+        ({"files": {"a/" * 1000 + "b": "sha256:" + "0" * 64}}, "file path is too long"),
+        ({"files": dict.fromkeys(("a/b", "a//b"), "sha256:" + "0" * 64)}, "two files have the same path"),
+        ({"files": dict.fromkeys(("a/b/c", "a"), "sha256:" + "0" * 64)}, "a/b/c: a part of this path is a file, too"),
+        ({"files": dict.fromkeys(map(str, range(10_001)), "sha256:" + "0" * 64)}, "at most 10000 paths"),
         ({"files": {"a.gguf": "sha256:../../etc/passwd"}}, "invalid digest format"),
+        ({"files": {"a.gguf": "md5:" + "0" * 32}}, "invalid digest format"),
         ({"files": {"a.gguf": "sha256:" + "0" * 64}}, "not found"),
         ({"from": "x", "parameters": {"colour": 1}}, "unknown parameter 'colour'"),
         ({"from": "x", "parameters": {"num_ctx": "many"}}, "invalid int value"),
@@ -128,7 +138,10 @@ def test_projectors_and_adapters(create, digest, store, tmp_path):
         ({"from": "x", "draft_files": {"a": "b"}}, "invalid digest format"),
         ({"from": "x", "draft_quantize": 8}, "draft_quantize is no text"),
         ({"from": "x", "remote_host": "h"}, "models on other hosts are not served"),
+        ({"from": "x", "parameters": {"num_ctx": 1e300}}, "invalid int value"),
+        ({"from": "x", "parameters": {"num_ctx": -(2**63) - 1}}, "invalid int value"),
         ({"from": "x", "requires": "soon"}, "no version"),
+        ({"from": "x", "requires": "1" * 1000}, "no version"),
     ],
 )
 def test_what_is_refused(create, request_fields, message):
@@ -143,6 +156,44 @@ def test_files_that_are_no_models(create, store):
         create(files={"a.gguf": text})
     with pytest.raises(InvalidNameError):
         create("../x", files={"a.gguf": text})
+
+
+def test_damaged_files_are_told_by_the_names_they_came_with(create, digest, store, tmp_path):
+    """Clients know nothing of the server's folders."""
+    cut = store.blobs.add_bytes(store.blobs.path(digest).read_bytes()[:200]).digest
+    broken = dict.fromkeys((f"m-0000{i}-of-00002.gguf" for i in (1, 2)), cut)
+    for request in (
+        {"files": {"sub/a.gguf": cut}},
+        {"files": broken},
+        {"files": {"a.gguf": digest}, "adapters": {"sub/a.gguf": cut}},
+        {"files": {"a.gguf": digest}, "draft_files": {"sub/a.gguf": cut}},
+    ):
+        with pytest.raises(GGUFError) as caught:
+            create(**request)
+        assert str(caught.value).startswith(("sub/a.gguf: ", "m-00001-of-00002.gguf: "))
+        assert str(tmp_path) not in str(caught.value)
+    assert store.list() == []
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (b"[]", "holds no JSON object"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b"\xff\xfe", "is not valid JSON"),
+        (b'{"architectures": ["LlamaForCausalLM"]}', "too short for a safetensors file"),
+    ],
+)
+def test_folders_that_are_no_models(create, store, config, message):
+    digests = [store.blobs.add_bytes(data).digest for data in (b"hello", config)]
+    with pytest.raises(BadRequestError, match=message):
+        create(files=dict(zip(("m.safetensors", "config.json"), digests, strict=True)))
+    index = b'{"weight_map": {"a": "../../../../../etc/passwd"}}'
+    files = {"m.safetensors": digests[0], "config.json": digests[1]}
+    files["model.safetensors.index.json"] = store.blobs.add_bytes(index).digest
+    with pytest.raises(BadRequestError):
+        create(files=files)
+    assert store.list() == [] and not list((store.work_folder() / "create").iterdir())
 
 
 def test_an_unknown_base(create):

@@ -1,6 +1,7 @@
 """The Modelfile parser: every command, every way to quote, every mistake."""
 
 import codecs
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from pyggml_server.api.options import KNOWN_OPTIONS
 from pyggml_server.errors import BadRequestError
-from pyggml_server.modelfile import PARAMETERS, RETIRED, Command, parse_modelfile, parse_parameter
+from pyggml_server.modelfile import PARAMETERS, RETIRED, Command, parse_modelfile, parse_parameter, read_modelfile
 
 WHOLE = '''# a comment
 from smollm2:135m
@@ -169,3 +170,39 @@ def test_any_parameter_is_read_or_refused(name, text):
         parse_parameter(name, text)
     except BadRequestError as error:
         assert name in str(error)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (bytes(range(256)) * 4000, "no utf-8 text"),
+        (b"FROM x\nSYSTEM " + b"a" * (64 << 20), "of more than 67108864 bytes is not read"),
+        (b'FROM x\nSYSTEM """' + b"a\n" * 500_000, "line 2: the text has no closing"),
+        (b"FR\0OM x", "line 1: unknown command"),
+        (b"FROM x\nPARAMETER logit_bias " + b'{"a":' * 200_000, "line 2: invalid json value"),
+        (b"FROM x\nPARAMETER logit_bias " + b"[" * 200_000, "line 2: invalid json value"),
+        (b'FROM x\nPARAMETER logit_bias {"1": NaN}', "line 2: invalid json value"),
+        (b"FROM x\nPARAMETER num_ctx " + b"9" * 100_000, "line 2: invalid int value"),
+        (b"FROM x\nPARAMETER num_ctx 9223372036854775808", "line 2: invalid int value"),
+        (b"FROM x\nPARAMETER temperature 1e999", "line 2: invalid float value"),
+        (b"\xff\xfeF\0R\0O\0M\0 \0x", "no utf-16-le text"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "",
+)
+def test_what_is_meant_to_hurt(data, message):
+    with pytest.raises(BadRequestError) as caught:
+        parse_modelfile(data).request()
+    assert message in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.timeout(60)
+def test_a_hundred_thousand_values_take_no_hour():
+    modelfile = parse_modelfile(b"FROM x\n" + b"PARAMETER stop a\n" * 100_000)
+    assert len(modelfile.request()["parameters"]["stop"]) == 100_000
+
+
+def test_a_modelfile_without_end(tmp_path):
+    with pytest.raises(BadRequestError, match="is not read"):
+        read_modelfile(Path("/dev/zero"))
+    (tmp_path / "Modelfile").write_text("FROM x")
+    assert read_modelfile(tmp_path / "Modelfile").values("FROM") == ["x"]

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.registry import Registry, running_registry
 from pyggml_server.config import Config
-from pyggml_server.errors import DigestMismatchError, ModelNotFoundError, TransferError
+from pyggml_server.errors import DigestMismatchError, ModelNotFoundError, StoreError, TransferError
 from pyggml_server.names import Name
 from pyggml_server.registry import RegistrySettings
 from pyggml_server.store import Store, Transfers
@@ -147,6 +147,58 @@ def test_sizes_that_are_lies(pull, registry, store, weights):
     document["layers"][0]["size"] = 1 << 60
     registry.manifests["me/x/latest"] = json.dumps(document).encode()
     with pytest.raises(Exception, match="are needed"):
+        pull()
+    assert store.list() == []
+
+
+PARAMS = "application/vnd.ollama.image.params"
+
+
+def _changed(**fields):
+    return lambda m: {**m, "layers": [{**m["layers"][0], **fields}, *m["layers"][1:]]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _changed(size="1"),
+        _changed(size=-1),
+        _changed(size=1.5),
+        _changed(digest=None),
+        _changed(digest="md5:0"),
+        _changed(digest="sha256:" + "0" * 64),
+        _changed(mediaType=None),
+        _changed(mediaType="application/vnd.ollama.image.tensor"),
+        lambda m: {**m, "layers": [1, 2]},
+        lambda m: {**m, "layers": {"a": 1}},
+        lambda m: {**m, "layers": []},
+        lambda m: {**m, "layers": None},
+        lambda m: {**m, "config": None},
+        lambda m: {**m, "config": {**m["layers"][0], "size": 3}},
+        lambda m: {**m, "layers": [*m["layers"], {**m["layers"][0], "mediaType": PARAMS}]},
+        lambda m: {**m, "schemaVersion": 1},
+        lambda m: [m],
+        lambda m: "x" * (5 << 20),
+        lambda m: None,
+    ],
+)  # fmt: skip
+def test_manifests_that_lie(pull, registry, store, weights, change):
+    """Whatever is wrong with it, no name appears, and a right one is pulled afterwards."""
+    right = registry.add_model("me/x", "latest", weights, system=b"s")
+    registry.manifests["me/x/latest"] = json.dumps(change(json.loads(right))).encode()
+    with pytest.raises((TransferError, StoreError)):
+        pull()
+    assert store.list() == [] and not list(store.folder.glob("manifests/*"))
+    registry.manifests["me/x/latest"] = right
+    pull()
+    assert store.get(store.list()[0].name).path.read_bytes() == weights
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"\xff\xfe", b"", b"\0" * 100])
+def test_manifests_that_are_none(pull, registry, store, weights, data):
+    registry.add_model("me/x", "latest", weights)
+    registry.manifests["me/x/latest"] = data
+    with pytest.raises(TransferError):
         pull()
     assert store.list() == []
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pyggml_server.errors import InvalidNameError, TransferError
+from pyggml_server.errors import BadRequestError, InvalidNameError
 from pyggml_server.store import SHORT_NAMES, FileSource, PackageSource, Requirement, resolve_source
 
 
@@ -60,8 +60,13 @@ def test_packages(text: str, source: PackageSource, name: str) -> None:
     + ["pypi:https://host/x.whl", "pypi:a==1/"],
 )
 def test_nothing_reaches_pip_as_an_option(text: str) -> None:
-    with pytest.raises(TransferError):
+    with pytest.raises(BadRequestError):
         resolve_source(text)
+
+
+def test_a_home_of_nobody() -> None:
+    with pytest.raises(BadRequestError, match="cannot be a path"):
+        resolve_source("~nobody-has-this-name/x.gguf")
 
 
 def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
