@@ -29,6 +29,10 @@ LOADED = Loaded(1, 4096, 8192, 4, 1, 1, True, 1, 0, 1, n_batch=512)
         (LoadOptions(use_mmap=True), LoadOptions(), False),
         (LoadOptions(use_mmap=False), LoadOptions(), True),
         (LoadOptions(main_gpu=1), LoadOptions(main_gpu=0), True),
+        (LoadOptions(draft=Path("a")), LoadOptions(), True),
+        (LoadOptions(draft=Path("a")), LoadOptions(draft=Path("b")), True),
+        (LoadOptions(draft=Path("a")), LoadOptions(draft=Path("a")), False),
+        (LoadOptions(), LoadOptions(draft=Path("a")), False),
     ],
 )
 def test_needs_reload(wanted: LoadOptions, had: LoadOptions, reload: bool) -> None:
