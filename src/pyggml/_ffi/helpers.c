@@ -2,6 +2,9 @@
 #include "helpers.h"
 
 #include <dlfcn.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <math.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,6 +33,12 @@ size_t pyggml_use_huge_pages(void * base, size_t n) {
     (void) base, (void) n;
 #endif
     return 0;
+}
+
+void pyggml_trim_memory(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 enum { BLOCK = 256 }; // loops of constant length are vectorized

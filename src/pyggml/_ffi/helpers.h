@@ -13,6 +13,9 @@ int pyggml_bind(const char * path, const char * const * names, void ** slots, in
 // token: with pages of 2 MiB that is up to 8 % faster. Returns the bytes asked for; 0 where the system has no such call.
 size_t pyggml_use_huge_pages(void * base, size_t n);
 
+// Give memory that was freed back to the system, where malloc keeps it (glibc).
+void pyggml_trim_memory(void);
+
 // A causal attention mask. Row i (of n_rows) is a token at pos[i] of sequence seq[i]; column j (of n_cells) is a cell
 // at cell_pos[j] (-1: empty) whose sequences are the bits of cell_seq[j]. The entry is 0 where the token may look at
 // the cell and -inf elsewhere. window > 0: only the last `window` positions, itself included. chunk > 0: only

@@ -8,6 +8,7 @@ from pathlib import Path
 from pyggml.closing import Closing
 from pyggml.errors import OutOfMemoryError, PyggmlError
 from pyggml.gguf import GGUFFile
+from pyggml.tensor import trim_memory
 
 from .assembly import Assembly
 from .config import EngineConfig
@@ -48,6 +49,7 @@ class LoadedModel(Closing):
         self.cache = parts.cache
         self.executor = parts.executor
         self.decoder = parts.decoder
+        trim_memory()  # a process that loads a model has read much that it need not keep
         self._report(parts)
 
     def _explain(self) -> str:

@@ -8,7 +8,7 @@ for something that it cannot do.
 
 from . import ops, rpc
 from .arena import Arena
-from .buffer import Buffer, BufferUsage
+from .buffer import Buffer, BufferUsage, trim_memory
 from .device import Backend, Device, DeviceType, DryBufferType, devices, find_device, physical_cores
 from .dtype import DType, dequantize, dtype_of, numpy_dtype, quantize, row_size
 from .executor import Executor
@@ -46,4 +46,5 @@ __all__ = [
     "row_size",
     "rpc",
     "table",
+    "trim_memory",
 ]

@@ -9,7 +9,7 @@ from pyggml.errors import BackendError, ClosedError
 
 from .device import Device
 
-__all__ = ["Buffer", "BufferUsage"]
+__all__ = ["Buffer", "BufferUsage", "trim_memory"]
 
 
 class BufferUsage:
@@ -172,3 +172,8 @@ class _Export:
             "data": (int(ffi.cast("uintptr_t", ffi.from_buffer(window))), False),
             "version": 3,
         }
+
+
+def trim_memory() -> None:
+    """Give memory that was freed back to the system, where malloc keeps it (glibc)."""
+    lib.pyggml_trim_memory()
