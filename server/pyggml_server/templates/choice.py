@@ -39,7 +39,7 @@ def choose_writers(facts: ModelFacts, template: str | None, *, label: str) -> tu
 
 
 def _can_more(jinja: JinjaWriter, go: GoWriter) -> bool:
-    return bool(template_capabilities(jinja) - template_capabilities(go))
+    return bool(template_capabilities(jinja.for_probes()) - template_capabilities(go))
 
 
 def _compiled_go(source: str, *, label: str) -> GoWriter | None:

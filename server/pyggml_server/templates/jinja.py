@@ -19,6 +19,7 @@ from pyggml_server.templates.messages import Message, ToolCall
 
 __all__ = ["JinjaWriter"]
 
+_PROBE_LIMITS: Final = TemplateLimits(steps=200_000, seconds=2.0)
 _SHORT_ID: Final = re.compile(r"[A-Za-z0-9]{9}")
 
 
@@ -40,6 +41,7 @@ class JinjaWriter:
 
     def __init__(self, source: str, *, bos: str, eos: str, limits: TemplateLimits | None = None) -> None:
         self.source: Final = source
+        self._tokens: Final = (bos, eos)
         self._template: Final = ChatTemplate(source, bos_token=bos, eos_token=eos, limits=limits)
         # the one that worked last is tried first
         self._style = _STYLES[0]
@@ -84,6 +86,11 @@ class JinjaWriter:
             raise TemplateError("there is no form of the conversation to render")
         raise first
 
+    def for_probes(self) -> "JinjaWriter":
+        """One for conversations of a few words: what is slow with those is given up soon, and only once."""
+        bos, eos = self._tokens
+        return _ProbeWriter(self.source, bos=bos, eos=eos, limits=_PROBE_LIMITS)
+
     @cached_property
     def _writes_all_calls(self) -> bool:
         """Whether more than the first call of a message is written; a template that refuses such messages says so."""
@@ -99,6 +106,22 @@ class JinjaWriter:
         except TemplateError:
             return True
         return calls[0].name not in text or calls[1].name in text
+
+
+class _ProbeWriter(JinjaWriter):
+    """Tries no second time what went beyond the limits."""
+
+    _refusal: TemplateError | None = None
+
+    def write(self, messages: Sequence[Message], **options: Any) -> str:
+        if self._refusal is not None:
+            raise self._refusal
+        try:
+            return super().write(messages, **options)
+        except TemplateError as error:
+            if isinstance(error.__cause__, SecurityError):
+                self._refusal = error
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pyggml_server.templates.choice import choose_writers
 from pyggml_server.templates.collation import strip_thoughts
 from pyggml_server.templates.formats import CallFormat, find_format, spell_calls
 from pyggml_server.templates.go_writer import GoWriter
+from pyggml_server.templates.jinja import JinjaWriter
 from pyggml_server.templates.messages import Message, RenderedPrompt
 from pyggml_server.templates.probing import CallShape, probe_calls, written_call
 from pyggml_server.templates.vocabulary import ModelFacts, read_facts
@@ -32,11 +33,12 @@ class PromptRenderer:
 
     def __init__(self, writer: Writer, facts: ModelFacts, *, go: GoWriter | None = None) -> None:
         self.writer: Final = writer
+        self._probe: Final[Writer] = writer.for_probes() if isinstance(writer, JinjaWriter) else writer
         self.facts: Final = facts
         self._go: Final = go
         self.channels: Final[ChannelFormat | None] = find_channels(writer.source)
         """Answers consist of messages with headers (gpt-oss); None: they do not."""
-        self.think_tags: Final = find_think_tags(writer)
+        self.think_tags: Final = find_think_tags(self._probe)
         """What thoughts stand between in answers; None: the model does not think, or not between tags."""
         self.capabilities: Final = self._find_capabilities()
         """By Ollama's names."""
@@ -56,19 +58,19 @@ class PromptRenderer:
     @cached_property
     def call_shape(self) -> CallShape | None:
         """How the template writes calls; None: not, or not with arguments as JSON."""
-        return probe_calls(self.writer)
+        return probe_calls(self._probe)
 
     @cached_property
     def call_format(self) -> CallFormat:
         """The marks around calls in answers."""
-        found = find_format(self.writer, self.call_shape, self.think_tags, self.facts.controls)
+        found = find_format(self._probe, self.call_shape, self.think_tags, self.facts.controls)
         # a runner may leave control tokens out of the text
         return replace(found, bare=True) if any(tag in self.facts.controls for tag in found.opens) else found
 
     @cached_property
     def _writes_calls(self) -> bool:
         """Whether the template writes the calls of earlier answers, or knows nothing of tools."""
-        return "tools" not in self.capabilities or written_call(self.writer) is not None
+        return "tools" not in self.capabilities or written_call(self._probe) is not None
 
     @cached_property
     def sees_special(self) -> bool:
@@ -162,7 +164,7 @@ class PromptRenderer:
     def _find_capabilities(self) -> frozenset[str]:
         if self.facts.embeds:
             return frozenset({"embedding"})
-        found = {"completion", *template_capabilities(self.writer)}
+        found = {"completion", *template_capabilities(self._probe)}
         if self.facts.fim is not None or (self._go is not None and "suffix" in self._go.names):
             found.add("insert")
         if self.facts.sees:
