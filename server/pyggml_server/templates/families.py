@@ -134,6 +134,46 @@ FAMILIES: Final = (
         ("<|end_of_turn|>",),
     ),
     Family(
+        "alfred",
+        _turns(
+            "<start_user>{{ .Prompt }}<end_message>",
+            "<start_assistant>",
+            "<start_system>{{ .System }}<end_message>",
+            end="<end_message>",
+        ),
+        ("<start_user>", "<start_assistant>", "<end_message>"),
+        ("<start_user>", "<end_message>", "<start_system>", "<start_assistant>"),
+    ),
+    Family(
+        "codellama-70b",
+        _turns(
+            "Source: user\n\n {{ .Prompt }} <step> ",
+            "Source: assistant\nDestination: user\n\n ",
+            "Source: system\n\n {{ .System }} <step> ",
+            end=" <step> ",
+        ),
+        ("Source:", "Destination:", "<step>"),
+        ("Source:", "Destination:", "<step>"),
+    ),
+    Family(
+        "magicoder",
+        _turns("@@ Instruction\n{{ .Prompt }}\n\n", "@@ Response\n", "{{ .System }}\n\n", end="\n\n"),
+        ("@@ Instruction", "@@ Response"),
+        ("@@ Instruction", "@@ Response"),
+    ),
+    Family(
+        "starcoder2",
+        _turns("### Instruction\n{{ .Prompt }}\n\n", "### Response\n", "{{ .System }}\n\n", end="<|endoftext|>\n"),
+        ("### Instruction\\n", "### Response\\n"),
+        ("### Instruction", "### Response", "<|endoftext|>"),
+    ),
+    Family(
+        "chatqa",
+        _turns("User: {{ .Prompt }}\n\n", "Assistant: ", "System: {{ .System }}\n\n", end="\n\n"),
+        ("System: ", "User: ", "Assistant:", "chatqa"),
+        ("System:", "User:", "Assistant:", "<|begin_of_text|>"),
+    ),
+    Family(
         "falcon",
         _turns("User: {{ .Prompt }}\n", "Assistant: ", "System: {{ .System }}\n", end="\n"),
         ("User:", "Assistant:", "Falcon"),
