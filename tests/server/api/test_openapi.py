@@ -33,7 +33,49 @@ def api_schema(live: LiveServer) -> BaseSchema:
     return schemathesis.openapi.from_url(f"{live.url}/openapi.json")
 
 
-def fuzz(schema: BaseSchema, method: str, path: str, *, examples: int, repeatable: bool) -> None:
+ASKING = [
+    pytest.param(path, model, id=f"{path} {model}")
+    for path, models in {
+        "/api/generate": ("smol", "thinks", "channels"),
+        "/api/chat": ("smol", "tools", "thinks", "channels"),
+        "/api/embed": ("minilm",),
+        "/api/embeddings": ("smol",),
+        "/api/tokenize": ("tools",),
+        "/api/detokenize": ("smol",),
+        "/api/show": ("thinks",),
+        "/v1/chat/completions": ("smol", "tools", "channels"),
+        "/v1/completions": ("smol",),
+        "/v1/embeddings": ("minilm",),
+        "/v1/responses": ("tools", "thinks"),
+        "/v1/messages": ("tools", "thinks"),
+        "/v1/messages/count_tokens": ("tools",),
+        "/v1/rerank": ("minilm",),
+    }.items()
+    for model in models
+]
+"""Routes whose requests mean something only with a model that is there."""
+
+
+def with_model(body: Any, path: str, model: str) -> Any:
+    """The same request, of a model that is there, for a short answer."""
+    if not isinstance(body, dict):
+        return body
+    body = {**body, "model": model}
+    if path.startswith("/v1/"):
+        limits = {"/v1/responses": "max_output_tokens", "/v1/embeddings": None, "/v1/rerank": None}
+        limit = limits.get(path, "max_tokens")
+        body |= {limit: 4} if limit is not None else {}
+        body.pop("max_completion_tokens", None)
+    if isinstance(body.get("options"), dict):
+        # a context of another size would load the model anew for every request
+        body["options"] = {**body["options"], "num_predict": 4, "num_ctx": 256}
+    body.pop("num_ctx", None)
+    return body
+
+
+def fuzz(
+    schema: BaseSchema, method: str, path: str, *, examples: int, repeatable: bool, model: str | None = None
+) -> None:
     @settings(
         max_examples=examples,
         deadline=None,
@@ -43,6 +85,8 @@ def fuzz(schema: BaseSchema, method: str, path: str, *, examples: int, repeatabl
     )
     @given(case=schema[path][method].as_strategy())
     def run(case: Case[Any]) -> None:
+        if model is not None:
+            case.body = with_model(case.body, path, model)
         answer = case.call(timeout=60)
         assert answer.status_code < 500, f"{answer.status_code}: {answer.text[:500]}"
         case.validate_response(answer, checks=[status_code_conformance, response_schema_conformance])
@@ -53,6 +97,17 @@ def fuzz(schema: BaseSchema, method: str, path: str, *, examples: int, repeatabl
 @pytest.mark.parametrize(("method", "path"), FUZZED)
 def test_few_requests(api_schema: BaseSchema, method: str, path: str) -> None:
     fuzz(api_schema, method, path, examples=4, repeatable=True)
+
+
+@pytest.mark.parametrize(("path", "model"), ASKING)
+def test_few_requests_to_a_model(api_schema: BaseSchema, path: str, model: str) -> None:
+    fuzz(api_schema, "POST", path, examples=3, repeatable=True, model=model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "model"), ASKING)
+def test_many_requests_to_a_model(api_schema: BaseSchema, path: str, model: str) -> None:
+    fuzz(api_schema, "POST", path, examples=100, repeatable=False, model=model)
 
 
 @pytest.mark.slow
