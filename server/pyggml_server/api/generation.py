@@ -240,8 +240,11 @@ class _Answer:
             return None
         if self._raw:
             return None
+        renderer = prepared.model.renderer
         think, prompt = (None, "") if opened else (plan.think, prepared.prompt.text)
-        return output_parser(prepared.model.renderer, tools=tools, think=think, prompt=prompt)
+        if opened and plan.calls and renderer.channels is not None:
+            prompt = renderer.channels.prompt_end  # the grammar of calls writes their headers
+        return output_parser(renderer, tools=tools, think=think, prompt=prompt)
 
     def _request(self, tokens: list[int], grammar: GrammarText | None, parser: OutputParser | None) -> dict[str, Any]:
         """Fields of :class:`pyggml_server.protocol.Generate`."""

@@ -14,7 +14,10 @@ from pyggml_server.templates.renderer import PromptRenderer
 
 __all__ = ["tool_choice_grammar"]
 
-_ENDS: Final = ("<|eom_id|>", "<|eot_id|>", "<|im_end|>", "<|call|>", "<|return|>", "<｜end▁of▁sentence｜>", "</s>")
+_ENDS: Final = (
+    "<|eom_id|>", "<|eot_id|>", "<|im_end|>", "<|call|>", "<|calls|>", "<|return|>", "<｜end▁of▁sentence｜>", "</s>",
+    "<SPECIAL_12>",
+)  # fmt: skip
 """End-of-generation tokens: a grammar ends before them, which lets the model write them."""
 
 _ID: Final = "/[a-zA-Z0-9]{9}/"

@@ -60,7 +60,7 @@ _KNOWN: Final = (
     CallFormat(
         opens=("<|tool_call:begin|>",),
         closes=("<|tool_call:end|>",),
-        ignored=("<|tool_calls|>",),
+        ignored=("<|tool_calls|>", "<|calls|>"),
         wraps=("<|begin|>assistant", "<|content|>", "<|end|>"),
     ),
     CallFormat(

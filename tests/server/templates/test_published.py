@@ -2,6 +2,7 @@
 answer is read back as it was, however it is cut into pieces.
 """
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from template_answers import joined, pieces_of, published, read_answer, templates_folder
 
 from pyggml_server.templates import Message, PromptRenderer, ToolCall
+from pyggml_server.templates.forcing import forced_shape
+from pyggml_server.templates.probing import PROBE_ID
 
 pytestmark = pytest.mark.model
 
@@ -173,3 +176,22 @@ def test_answers_are_read_as_the_templates_write_them() -> None:
             n_read += 1
     assert not wrong, "\n".join(map(str, wrong))
     assert n_read > 150
+
+
+def test_calls_that_are_forced_are_read() -> None:
+    wrong = []
+    for name, each in renderers():
+        if "tools" not in each.capabilities:
+            continue
+        shape = forced_shape(each)
+        calls = [f"{call.name}{shape.middle}{json.dumps(call.arguments, ensure_ascii=False)}" for call in CALLS]
+        texts = {1: calls[0], 2: calls[0] + (shape.joint or "") + calls[1]}
+        for n_calls in (1, 2) if shape.joint is not None else (1,):
+            text = (shape.begin + texts[n_calls] + shape.end).replace(PROBE_ID, "abcdef123")
+            prompt = each.channels.prompt_end if each.channels is not None else ""
+            for pieces in pieces_of(text):
+                found = joined(read_answer(each, pieces, tools=TOOLS, prompt=prompt))
+                if found != [(call.name, call.arguments) for call in CALLS[:n_calls]]:
+                    wrong.append((name, text, found))
+                    break
+    assert not wrong, "\n".join(map(str, wrong))
