@@ -324,22 +324,32 @@ class FrameReader:
         Raises:
             FrameError: a frame is too long, or holds no known message.
         """
-        rest = self._rest
+        rest, found = self._rest, list[Any]()
+        if not rest:  # most reads bring whole frames
+            at = self._take(data, found)
+            if at < len(data):
+                rest += data[at:]
+            return found
         rest += data
-        found, at = [], 0
-        try:
-            with memoryview(rest) as view:
-                while len(rest) - at >= 4:
-                    (length,) = _HEAD.unpack_from(view, at)
-                    if length > MAX_FRAME:
-                        raise FrameError(f"a frame of {length} bytes is too long; the limit is {MAX_FRAME}")
-                    if len(rest) - at - 4 < length:
-                        break
-                    with view[at + 4 : at + 4 + length] as body:
-                        found.append(self._decode(body))
-                    at += 4 + length
-        except msgspec.MsgspecError as error:
-            raise FrameError(f"a message that is not understood: {error}") from error
+        with memoryview(rest) as view:
+            at = self._take(view, found)
         if at:
             del rest[:at]
         return found
+
+    def _take(self, data: bytes | memoryview, found: list[Any]) -> int:
+        """Decode the frames at the beginning of ``data``; how many bytes they took."""
+        at, end, decode = 0, len(data), self._decode
+        try:
+            while end - at >= 4:
+                (length,) = _HEAD.unpack_from(data, at)
+                if length > MAX_FRAME:
+                    raise FrameError(f"a frame of {length} bytes is too long; the limit is {MAX_FRAME}")
+                begin, at_next = at + 4, at + 4 + length
+                if at_next > end:
+                    break
+                found.append(decode(data[begin:at_next]))
+                at = at_next
+        except msgspec.MsgspecError as error:
+            raise FrameError(f"a message that is not understood: {error}") from error
+        return at

@@ -131,9 +131,11 @@ class BodyLimit:
         if scope["type"] != "http" or scope["path"].startswith(self._free):
             await self._app(scope, receive, send)
             return
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length) > self._limit:
-            await self._refuse(scope, send)
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and "transfer-encoding" not in headers:
+            # the server reads no more than what is announced
+            await (self._app(scope, receive, send) if int(length) <= self._limit else self._refuse(scope, send))
             return
         seen, refused, answered = 0, False, False
 
