@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -31,18 +32,15 @@ class Drafts:
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._failed = False
-        self.engine: Final = Engine(path, draft_config(path, engine.config, n_ctx=engine.n_ctx))
-        """The smaller model's."""
-        try:
-            self._model = DraftModel(self.engine, engine.tokenizer)
-        except ModelError as error:
-            self.engine.close()
-            names = _title(self.engine.file), _title(engine.file)
-            reason = str(error).removeprefix(f"{self.engine.file.path}: ")  # clients know models by their names
-            raise ModelError(f"the draft model {names[0]!r} cannot draft for {names[1]!r}: {reason}") from error
-        except BaseException:
-            self.engine.close()
-            raise
+        with ExitStack() as stack:
+            try:
+                self.engine: Final = Engine(path, draft_config(path, engine.config, n_ctx=engine.n_ctx))
+                """The smaller model's."""
+                stack.callback(self.engine.close)
+                self._model = DraftModel(self.engine, engine.tokenizer)
+            except ModelError as error:
+                raise _refused(path, engine, error) from error
+            stack.pop_all()
 
     def draft(self, tokens: Sequence[int], *, n_max: int) -> list[int]:
         """What may follow: at most ``n_max`` tokens."""
@@ -104,6 +102,16 @@ def draft_bytes(path: Path, config: EngineConfig) -> int:
     """
     alone = draft_config(path, replace(config, devices=(), n_gpu_layers=None), n_ctx=config.n_ctx)
     return sum(device.need.total for device in fit(path, alone).devices)
+
+
+def _refused(path: Path, engine: Engine, error: ModelError) -> ModelError:
+    """Clients know models by their names, not by the server's files."""
+    with GGUFFile(path) as file:
+        names = _title(file), _title(engine.file)
+    reason = str(error).removeprefix(f"{path}: ")
+    return ModelError(
+        f"the draft model {names[0]!r} cannot draft for {names[1]!r}: {reason} (draft_num_predict 0 does without it)"
+    )
 
 
 def _title(file: GGUFFile) -> str:

@@ -39,31 +39,37 @@ def surely_fits(path: str, config: EngineConfig, *, free: int) -> bool:
     return 2 * size + cache + scores + _ROOM < free
 
 
-def check_memory(path: str, config: EngineConfig, found: Fit | None, *, meminfo: Path = _MEMINFO) -> None:
+def check_memory(
+    path: str, config: EngineConfig, found: Fit | None, *, more: int = 0, meminfo: Path = _MEMINFO
+) -> None:
     """Compare the part of a model that lies in the system's memory with what is free there, swap included.
 
     Args:
         path: The model's file, for the message.
         config: How it is opened.
         found: What it takes, where that was measured.
+        more: Bytes of a draft model beside it.
         meminfo: Where the system tells of its memory (Linux); elsewhere there is no swap to count.
 
     Raises:
         OutOfMemoryError: it is not there; the message names the sizes and the next step.
     """
     if found is None:
-        if surely_fits(path, config, free=find_device("CPU").memory()[0]):
+        if surely_fits(path, config, free=find_device("CPU").memory()[0] - more):
             return
         found = fit(path, config)
+    more = more if len(found.devices) == 1 else 0  # it lies on the first device
     for device in found.devices:
         if not device.device.is_cpu:
             continue
         need, free = device.need, device.free + _swap(meminfo, free=device.free)
-        if need.total > free:
+        if need.total + more > free:
+            parts = f"weights {_mib(need.weights)}, KV cache {_mib(need.cache)}, compute {_mib(need.compute)}"
+            parts += f", draft model {_mib(more)}" if more else ""
             raise OutOfMemoryError(
-                f"{path}: model requires more system memory ({_mib(need.total)} MiB: weights {_mib(need.weights)}, KV "
-                f"cache {_mib(need.cache)}, compute {_mib(need.compute)}) than is available ({_mib(free)} MiB). Lower "
-                "num_ctx or OLLAMA_NUM_PARALLEL, take smaller cache types (OLLAMA_KV_CACHE_TYPE) or a smaller model"
+                f"{path}: model requires more system memory ({_mib(need.total + more)} MiB: {parts}) than is available "
+                f"({_mib(free)} MiB). Lower num_ctx or OLLAMA_NUM_PARALLEL, take smaller cache types "
+                "(OLLAMA_KV_CACHE_TYPE) or a smaller model"
             )
 
 

@@ -151,7 +151,8 @@ def load(request: Load, *, progress: Callable[[float], None]) -> Placed:
     config, found = _choose(request, asked)
     while True:
         try:
-            check_memory(request.path, config, found)
+            more = draft_bytes(Path(request.draft), config) if request.draft is not None else 0
+            check_memory(request.path, config, found, more=more)
             engine, drafts = _open(request, config, progress)
         except OutOfMemoryError as error:
             lowered = _lower(config, request.flexible)

@@ -142,7 +142,7 @@ class Loader:
                 if not self._others():
                     return
                 seen = self._n_changes
-                found: Measured = await process.ask(Measure, **fields)
+                found = await self._measure(process, fields)
                 room = check_room(
                     found.devices,
                     [other.seat for other in self._others()],
@@ -164,6 +164,15 @@ class Loader:
             entry.admitted = True  # or it fails, and is forgotten
             self._queue.remove(entry)
             self.notify()
+
+    async def _measure(self, process: RunnerProcess, fields: dict[str, Any]) -> Measured:
+        """What a model takes now; it counts as loading, so it must not stand still either."""
+        try:
+            async with asyncio.timeout(self._config.load_timeout):
+                found: Measured = await process.ask(Measure, **fields)
+                return found
+        except TimeoutError:
+            raise ModelLoadError("timed out waiting for llama runner to start - measuring the model") from None
 
     def _others(self) -> list[Entry]:
         """Who is in memory, or was let in."""

@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -12,7 +13,7 @@ from helpers.live_server import LiveServer
 
 pytestmark = pytest.mark.model
 
-LONG = {
+LONG: dict[str, Any] = {
     "model": "smol",
     "prompt": "Once upon a time",
     "raw": True,
@@ -40,11 +41,11 @@ def wait_until(check: object, *, seconds: float) -> float:
     return time.monotonic() - started
 
 
-def open_request(live: LiveServer, body: dict[str, object]) -> socket.socket:
+def open_request(live: LiveServer, body: dict[str, object], *, path: str = "/api/generate") -> socket.socket:
     address = urlsplit(live.url)
     payload = json.dumps(body).encode()
     connection = socket.create_connection((address.hostname, address.port))
-    head = f"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\n\r\n"
     connection.sendall(head.encode() + payload)
     return connection
 
@@ -69,6 +70,46 @@ def test_disconnect_while_loading(live: LiveServer, http: httpx2.Client) -> None
     wait_until(lambda: active(http) == 0, seconds=10)
     answer = http.post("/api/generate", json={**LONG, "stream": False, "options": {"num_predict": 2}})
     assert answer.json()["eval_count"] == 2
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_disconnect_while_a_long_prompt_is_read(live: LiveServer, http: httpx2.Client, stream: bool) -> None:
+    http.post("/api/generate", json={"model": "smol", "keep_alive": 0})
+    http.post("/api/generate", json={"model": "smol", "options": {"num_ctx": 2048}})
+    body = {**LONG, "prompt": "word " * 1900, "stream": stream, "options": {**LONG["options"], "num_ctx": 2048}}
+    with open_request(live, body):
+        wait_until(lambda: running(http) == 1, seconds=60)
+    wait_until(lambda: active(http) == 0, seconds=5)
+    wait_until(lambda: running(http) == 0, seconds=60)  # a batch is computed to its end
+    name = 'pyggml_runner_counter{model="smol:latest",name="prompt_tokens"} '
+    (count,) = (line for line in http.get("/metrics").text.splitlines() if line.startswith(name))
+    http.post("/api/generate", json={"model": "smol", "keep_alive": 0})
+    assert float(count.removeprefix(name)) < 1900
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_disconnect_while_waiting_for_a_sequence(live: LiveServer, http: httpx2.Client, stream: bool) -> None:
+    http.post("/api/generate", json={"model": "smol"})
+    first = [open_request(live, {**LONG, "prompt": f"{i} Once"}) for i in range(2)]
+    wait_until(lambda: running(http) == 2, seconds=60)
+    with open_request(live, {**LONG, "stream": stream}):
+        wait_until(lambda: active(http) == 3, seconds=30)
+        assert http.get("/api/status").json()["queued"] == 1
+    wait_until(lambda: active(http) == 2, seconds=10)
+    assert http.get("/api/status").json()["queued"] == 0
+    for connection in first:
+        connection.close()
+    wait_until(lambda: running(http) == 0, seconds=30)
+    assert active(http) == 0
+
+
+def test_disconnect_while_texts_are_embedded(live: LiveServer, http: httpx2.Client) -> None:
+    http.post("/api/embed", json={"model": "minilm", "input": "x"})
+    with open_request(live, {"model": "minilm", "input": ["some words " * 50] * 2000}, path="/api/embed"):
+        wait_until(lambda: running(http) == 1, seconds=60)
+    wait_until(lambda: active(http) == 0 and running(http) == 0, seconds=30)
+    answer = http.post("/api/embed", json={"model": "minilm", "input": "x"})
+    assert len(answer.json()["embeddings"]) == 1
 
 
 def test_others_go_on(live: LiveServer, http: httpx2.Client) -> None:

@@ -6,7 +6,9 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,17 +42,39 @@ def test_ps_stop_and_a_graceful_end(server: Server) -> None:
     assert server.command("stop", "--all").returncode == 0
     assert server.client.get("/api/ps").json() == {"models": []}
 
-    body |= {"prompt": "Once upon a time", "options": OPTIONS | {"num_predict": 5000}, "raw": True}
-    with server.client.stream("POST", "/api/generate", json=body) as reply:
-        lines = reply.iter_lines()
+
+@pytest.mark.model
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_in_the_middle_of_answers(server: Server, tmp_path: Path, number: signal.Signals) -> None:
+    """Each answer ends with one error, nothing is left, and the log tells what was asked, and no more."""
+    options = OPTIONS | {"num_predict": 5000, "ignore_eos": True}
+    body = {"model": "smollm2:135m", "prompt": "Once upon a time", "options": options, "raw": True}
+    others = [
+        ("/api/generate", body | {"stream": False}),
+        ("/v1/completions", {"model": "smollm2:135m", "prompt": "x", "max_tokens": 5000, "options": options}),
+    ]
+    with (
+        ThreadPoolExecutor() as threads,
+        server.client.stream("POST", "/api/generate", json=body) as native,
+        server.client.stream("POST", "/v1/completions", json=others[1][1] | {"stream": True}) as events,
+    ):
+        lines, frames = native.iter_lines(), events.iter_lines()
         assert json.loads(next(lines))["response"]
+        assert next(frames).startswith("data: {")
+        whole = [threads.submit(server.client.post, path, json=fields) for path, fields in others]
+        time.sleep(0.5)
         runners = server.runners()
-        assert runners
-        server.process.send_signal(signal.SIGTERM)
-        last = json.loads(list(lines)[-1])
-    assert "shutting down" in last["error"]
-    assert server.process.wait(30) == 0, server.log.read_text()
+        server.process.send_signal(number)
+        errors = [json.loads(list(lines)[-1]), *(each.result().json() for each in whole)]
+        errors.append(json.loads([line for line in frames if line][-1].removeprefix("data: ")))
+    assert all("the server is shutting down" in str(error["error"]) for error in errors), errors
+    assert [each.result().status_code for each in whole] == [503, 503]
+    assert server.process.wait(30) == 0
+    assert runners
     assert gone(runners)
+    log = server.log.read_text()
+    assert not re.search("Traceback|ERROR|WARNING", log), log
+    assert log.count("pyggml.access") == 4
 
 
 @pytest.mark.model

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from helpers.tiny import TinyConfig, TinyModel, build, prompt
 from pyggml.engine import Engine
 from pyggml.errors import ComputeError, ModelError
+from pyggml.gguf import GGUFWriter
 from pyggml_server.protocol import Generate, Load, Measure
 from pyggml_server.runner import placing
 from pyggml_server.runner.drafting import Drafts
@@ -101,7 +103,20 @@ def test_its_errors_cost_only_the_drafts(
 
 def test_another_vocabulary(models: list[TinyModel]) -> None:
     """Both are named, without the server's folders; nothing stays open."""
-    with pytest.raises(ModelError, match=r"^the draft model 'tiny' cannot draft for 'tiny': .*take one of its family$"):
+    with pytest.raises(
+        ModelError, match=r"^the draft model 'tiny' cannot draft for 'tiny': .*take one of its family \("
+    ):
         load(models[0].path, models[2].path)
     with Engine(models[0].path) as engine, pytest.raises(ModelError, match="cannot draft for"):
         Drafts(models[2].path, engine)
+
+
+def test_an_architecture_that_is_not_here(models: list[TinyModel], tmp_path: Path) -> None:
+    """Models of other programs bring along heads that only those can use; the message says how to go on."""
+    path = tmp_path / "head.gguf"
+    writer = GGUFWriter(path, architecture="some-head")
+    writer.add("general.name", "Head")
+    writer.add_tensor("x.weight", np.zeros(32, np.float32))
+    writer.write()
+    with pytest.raises(ModelError, match=r"^the draft model 'Head' cannot draft for 'tiny': .*draft_num_predict 0"):
+        load(models[0].path, path)

@@ -93,6 +93,38 @@ def test_an_abort_in_ggml_is_told(started: Any, script: Any, smollm2_path: Path)
     assert "in step" in error.last_words  # the Python stack
 
 
+FAILING = """
+from pyggml.engine import Engine
+from pyggml_server.runner.__main__ import main
+
+def step(self):
+    raise MemoryError("no memory left for anything")
+
+Engine.step = step
+main()
+"""
+
+
+def test_an_engine_that_fails_ends_its_process(started: Any, script: Any, smollm2_path: Path) -> None:
+    async def die() -> RunnerDiedError:
+        async with started(*script(FAILING)) as process:
+            await load(process, smollm2_path)
+            with pytest.raises(RunnerDiedError, match=r"status 1.*no memory left for anything") as caught:
+                async for _ in process.stream(Generate, tokens=[1, 2]):
+                    pass
+            return caught.value
+
+    assert "in step" in run(die()).last_words
+
+
+def test_the_system_ends_a_runner_before_its_service(started: Any) -> None:
+    async def look() -> int:
+        async with started() as process:
+            return int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
+
+    assert run(look()) > int(Path("/proc/self/oom_score_adj").read_text())
+
+
 def test_a_process_that_ends_at_once_is_told(script: Any) -> None:
     async def start() -> None:
         with pytest.raises(RunnerDiedError, match=r"status 3.*no such thing") as caught:

@@ -53,6 +53,38 @@ def test_a_load_that_stands_still(
     assert run(use()) >= 2.6  # progress armed it again
 
 
+LOADING = """
+# Loads anything at once, and never answers how much it would take.
+import socket, sys
+from pyggml_server.protocol import VERSION, FrameReader, Hello, Load, Loaded, ToRunner, pack
+
+link = socket.socket(fileno=int(sys.argv[sys.argv.index("--socket") + 1]))
+link.sendall(pack([Hello(VERSION, 0)]))
+reader = FrameReader(ToRunner)
+while data := link.recv(4096):
+    for message in reader.feed(data):
+        if isinstance(message, Load):
+            sizes = {"n_vocab": 1, "n_embd": 1, "size": 1, "size_vram": 0, "load_ns": 1}
+            link.sendall(pack([Loaded(message.id, n_ctx=512, n_ctx_train=512, n_parallel=1, flash_attn=True, **sizes)]))
+"""
+
+
+def test_a_measurement_that_stands_still(
+    make_config: Callable[..., Config], smollm2: ModelSpec, script: Any, run: Callable[[Any], Any]
+) -> None:
+    """Who is alone is loaded without one; the second is measured beside the first."""
+
+    async def use() -> None:
+        scheduler = ModelScheduler(make_config(OLLAMA_LOAD_TIMEOUT="1s"), runner_command=script(LOADING))
+        await load(scheduler, smollm2)
+        with pytest.raises(ModelLoadError, match="timed out waiting for llama runner to start - measuring"):
+            await load(scheduler, replace(smollm2, name="another", adapters=(smollm2.path,)))
+        assert [model.name for model in scheduler.loaded()] == [smollm2.name]
+        await scheduler.close()
+
+    run(use())
+
+
 def test_a_damaged_model_fails_everybody_who_wants_it_and_nobody_else(
     make_config: Callable[..., Config], smollm2: ModelSpec, tmp_path: Path, run: Callable[[Any], Any]
 ) -> None:

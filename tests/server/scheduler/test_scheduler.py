@@ -283,6 +283,7 @@ def test_a_killed_runner_ends_its_streams_only(
             os.kill(model.pid, signal.SIGKILL)
             errors = await asyncio.gather(*streams)
             assert all(isinstance(error, RunnerDiedError) and "SIGKILL" in str(error) for error in errors)
+            assert all("as the system does when memory is short" in str(error) for error in errors)
             assert (await other.embed([[101, 102]])).rows == 1
             async with scheduler.lease(smollm2) as again:
                 assert again.load_duration_ns > 0
@@ -313,6 +314,24 @@ def test_closing_refuses_who_waits_and_ends_who_runs(
                 pass
 
     run(use())
+
+
+@pytest.mark.parametrize(
+    ("types", "n_bytes"),
+    [("f16", 2 + 2), ("q8_0", 2 * 34 / 32), ("q8_0,f16", 34 / 32 + 2), ("f32,q4_0", 4 + 18 / 32)],
+)
+def test_types_of_the_cache_act(
+    make_config: MakeConfig, smollm2: ModelSpec, run: Run, types: str, n_bytes: float
+) -> None:
+    """30 layers, 3 heads of keys and values, 64 numbers each; 512 positions for two."""
+
+    async def sizes(types: str) -> int:
+        config = make_config(OLLAMA_KV_CACHE_TYPE=types, OLLAMA_NUM_PARALLEL="2")
+        async with Serving(config) as scheduler, scheduler.lease(smollm2) as runner:
+            return runner.info.size
+
+    found = run(sizes(types)) - run(sizes("f32"))
+    assert found == pytest.approx(30 * 3 * 64 * 512 * 2 * (n_bytes - 8), rel=0.06)  # and a little for computing
 
 
 def test_unloading_waits_for_answers_under_way(make_config: MakeConfig, minilm: ModelSpec, run: Run) -> None:
