@@ -1,8 +1,8 @@
 """The draft model beside the engine: loaded, measured, asked."""
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -32,14 +32,11 @@ class Drafts:
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._failed = False
-        with ExitStack() as stack:
-            try:
-                self.engine: Final = Engine(path, draft_config(path, engine.config, n_ctx=engine.n_ctx))
-                """The smaller model's."""
-                stack.callback(self.engine.close)
-                self._model = DraftModel(self.engine, engine.tokenizer)
-            except ModelError as error:
-                raise _refused(path, engine, error) from error
+        with ExitStack() as stack, _naming_both(path, engine.file.path):
+            self.engine: Final = Engine(path, draft_config(path, engine.config, n_ctx=engine.n_ctx))
+            """The smaller model's."""
+            stack.callback(self.engine.close)
+            self._model = DraftModel(self.engine, engine.tokenizer)
             stack.pop_all()
 
     def draft(self, tokens: Sequence[int], *, n_max: int) -> list[int]:
@@ -90,29 +87,35 @@ def draft_config(path: Path, config: EngineConfig, *, n_ctx: int) -> EngineConfi
     )
 
 
-def draft_bytes(path: Path, config: EngineConfig) -> int:
+def draft_bytes(path: Path, config: EngineConfig, *, model: Path) -> int:
     """Bytes that a draft model takes, wherever it lies.
 
     Args:
         path: Its file.
         config: Options of the model that it drafts for.
+        model: That model's file.
 
     Raises:
         GGUFError, ModelError: it cannot be loaded.
     """
     alone = draft_config(path, replace(config, devices=(), n_gpu_layers=None), n_ctx=config.n_ctx)
-    return sum(device.need.total for device in fit(path, alone).devices)
+    with _naming_both(path, model):
+        return sum(device.need.total for device in fit(path, alone).devices)
 
 
-def _refused(path: Path, engine: Engine, error: ModelError) -> ModelError:
-    """Clients know models by their names, not by the server's files."""
+@contextmanager
+def _naming_both(path: Path, model: Path) -> Iterator[None]:
+    """What is wrong with a draft model is told with the names of both: clients know nothing of the server's files."""
+    try:
+        yield
+    except ModelError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ModelError(
+            f"the draft model {_title(path)!r} cannot draft for {_title(model)!r}: {reason} "
+            "(draft_num_predict 0 does without it)"
+        ) from error
+
+
+def _title(path: Path) -> str:
     with GGUFFile(path) as file:
-        names = _title(file), _title(engine.file)
-    reason = str(error).removeprefix(f"{path}: ")
-    return ModelError(
-        f"the draft model {names[0]!r} cannot draft for {names[1]!r}: {reason} (draft_num_predict 0 does without it)"
-    )
-
-
-def _title(file: GGUFFile) -> str:
-    return str(file.metadata.get("general.name") or file.path.name)
+        return str(file.metadata.get("general.name") or path.name)

@@ -84,8 +84,7 @@ def _choose(request: Load | Measure, config: EngineConfig) -> tuple[EngineConfig
     if config.n_gpu_layers == 0 or not gpus:
         return replace(config, n_gpu_layers=None), None
     margin = config.memory_margin
-    if request.draft is not None:
-        config = replace(config, memory_margin=margin + draft_bytes(Path(request.draft), config))
+    config = replace(config, memory_margin=margin + _draft_bytes(request, config))
     if request.main_gpu is not None:
         if not 0 <= request.main_gpu < len(gpus):
             raise ParameterError(f"main_gpu {request.main_gpu}: there are {len(gpus)} GPUs, counted from 0")
@@ -106,6 +105,10 @@ def _choose(request: Load | Measure, config: EngineConfig) -> tuple[EngineConfig
                 best = tried, found
     assert best is not None  # there is a GPU
     return _settled(*best, margin=margin), best[1]
+
+
+def _draft_bytes(request: Load | Measure, config: EngineConfig) -> int:
+    return draft_bytes(Path(request.draft), config, model=Path(request.path)) if request.draft is not None else 0
 
 
 def _fewer(n: int, *, flexible: bool) -> Iterator[int]:
@@ -137,7 +140,7 @@ def measure(request: Measure) -> Measured:
     described = describe(found)
     if request.draft is not None:  # on the first device that has layers
         place = next((each for each in described if each["layers"]), described[-1])
-        place["needed"] += draft_bytes(Path(request.draft), config)
+        place["needed"] += _draft_bytes(request, config)
     return Measured(request.id, all(each["needed"] <= each["free"] for each in described), described)
 
 
@@ -151,7 +154,7 @@ def load(request: Load, *, progress: Callable[[float], None]) -> Placed:
     config, found = _choose(request, asked)
     while True:
         try:
-            more = draft_bytes(Path(request.draft), config) if request.draft is not None else 0
+            more = _draft_bytes(request, config)
             check_memory(request.path, config, found, more=more)
             engine, drafts = _open(request, config, progress)
         except OutOfMemoryError as error:
