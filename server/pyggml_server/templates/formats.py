@@ -23,7 +23,7 @@ class CallFormat:
         ignored: Tags that stand around calls and mean nothing to a client.
         wraps: Tags that stand around answers proper, also where there are no tools.
         bare: A JSON object at the beginning of the answer is a call as well, if it names a tool.
-        mark: What tells the family; empty: the first of ``opens``.
+        mark: What tells the family; empty: one of ``opens``.
     """
 
     opens: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ _KNOWN: Final = (
     CallFormat(opens=("<|tools_prefix|>",), closes=("<|tools_suffix|>",)),
     CallFormat(opens=("<TOOLCALL>",), closes=("</TOOLCALL>",)),
     CallFormat(opens=("functools",), closes=("",)),
-    CallFormat(opens=("Action:\n```json", "Action: ```json"), closes=("```", "```")),
+    CallFormat(opens=("Action:\n```json", "Action: ```json", "Action:```json"), closes=("```", "```", "```")),
     CallFormat(opens=("<|python_tag|>",), closes=("",), bare=True),
     CallFormat(opens=("<toolcall>",), closes=("</toolcall>",)),
 )
@@ -112,8 +112,8 @@ def find_format(
     texts = [written] if shape is not None and shape.tag else [written, writer.source, " ".join(controls)]
     for text in texts:
         for known in _KNOWN:
-            mark = known.mark or known.opens[0]
-            if mark in text or mark.replace("\n", "\\n") in text:
+            marks = (known.mark,) if known.mark else known.opens
+            if any(mark in text or mark.replace("\n", "\\n") in text for mark in marks):
                 return known
     if shape is not None and shape.tag:
         return CallFormat(opens=(shape.tag,), closes=(shape.closing_tag,))
