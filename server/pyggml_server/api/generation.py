@@ -11,6 +11,7 @@
 what is under way before the runner's next batch.
 """
 
+import logging
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -38,6 +39,9 @@ from pyggml_server.templates import (
 )
 
 __all__ = ["Generator", "Prepared"]
+
+_prompts: Final = logging.getLogger("pyggml_server.api.prompts")
+"""Only at ``OLLAMA_DEBUG=2``: they are nobody's business else."""
 
 
 class Generator:
@@ -82,6 +86,7 @@ class Generator:
         )
         async with lease as runner:
             prompt = await self._render(plan, model, n_ctx=runner.n_ctx)
+            _prompts.debug("%s: %d tokens: %r", task.model, len(prompt.tokens), prompt.text)
             yield Prepared(model, plan, prompt, runner, started, self._metrics)
 
     async def render(self, task: Task, *, limited: bool = True) -> tuple[OpenModel, Prompt]:

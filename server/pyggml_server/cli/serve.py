@@ -64,7 +64,7 @@ def _set_up_log(debug: int) -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    for noisy in ("asyncio", "httpx2", "httpcore2", "uvicorn.error"):
+    for noisy in ("asyncio", "httpx2", "httpcore2", "uvicorn.error", "pyggml_server.api.prompts"):
         logging.getLogger(noisy).setLevel(logging.DEBUG if debug > 1 else logging.WARNING)
 
 
@@ -102,7 +102,7 @@ def _make_server(config: Config) -> "_Server":
             ws="none",
             lifespan="on",
             log_config=None,
-            access_log=config.debug > 0,
+            access_log=False,  # the application writes its own
             server_header=False,
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE,

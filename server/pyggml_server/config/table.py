@@ -259,7 +259,7 @@ SETTINGS: Final = (
         "debug",
         "0",
         parsers.parse_debug,
-        "how much is logged: false, true, or 2 for everything",
+        "how much is logged: false; true: also what runners say; 2: also prompts",
     ),
     Setting(
         "PYGGML_API_KEYS",

@@ -25,7 +25,7 @@ UNUSED: Final = MappingProxyType(
         "OLLAMA_REMOTES": "models on other machines are not served",
         "OLLAMA_NO_CLOUD": "there is no cloud",
         "OLLAMA_AUTH": "clients show keys of PYGGML_API_KEYS",
-        "OLLAMA_DEBUG_LOG_REQUESTS": "OLLAMA_DEBUG=2 logs requests",
+        "OLLAMA_DEBUG_LOG_REQUESTS": "OLLAMA_DEBUG=2 logs prompts",
         "OLLAMA_MAX_TRANSFER_STREAMS": "the number of connections is fixed",
         "OLLAMA_LLAMA_CPP_COMPAT": "there is no llama-server",
         "LLAMA_ARG_FIT": "there is no llama-server; models are always fitted",

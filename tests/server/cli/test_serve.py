@@ -90,6 +90,20 @@ def test_runners_do_not_survive_a_killed_server(server: Server) -> None:
     assert "run 'pyggml serve' to start it" in found.stderr
 
 
+@pytest.mark.model
+@pytest.mark.parametrize("debug", ["0", "1", "2"])
+def test_prompts_are_logged_only_where_everything_is(tmp_path: Path, debug: str) -> None:
+    server = Server(tmp_path, OLLAMA_DEBUG=debug)
+    try:
+        body = {"model": "smollm2:135m", "prompt": "A zebra walks", "options": OPTIONS | {"num_predict": 1}}
+        assert server.client.post("/api/generate", json=body | {"stream": False}).status_code == 200
+        log = server.log.read_text()
+        assert ("zebra" in log) == (debug == "2")
+        assert log.count("POST /api/generate") == 1
+    finally:
+        server.close()
+
+
 def test_what_keeps_the_server_from_starting(tmp_path: Path) -> None:
     def serve(**variables: str) -> str:
         found = subprocess.run(
