@@ -152,6 +152,7 @@ def load(request: Load, *, progress: Callable[[float], None]) -> Placed:
     """
     asked = engine_config(request)
     config, found = _choose(request, asked)
+    first = config
     while True:
         try:
             more = _draft_bytes(request, config)
@@ -165,7 +166,7 @@ def load(request: Load, *, progress: Callable[[float], None]) -> Placed:
             log.warning("%s; trying with n_parallel=%d, n_gpu_layers=%s", error, config.n_parallel, config.n_gpu_layers)
             continue
         notes = [f"n_parallel lowered to {config.n_parallel}"] if config.n_parallel < asked.n_parallel else []
-        if config.n_gpu_layers is not None and found is None:
+        if (config.n_gpu_layers or 0) < (first.n_gpu_layers or 0):
             notes.append(f"n_gpu_layers lowered to {config.n_gpu_layers}")
         described = describe(found) if found is not None else _describe_loaded(engine)
         if drafts is not None:
