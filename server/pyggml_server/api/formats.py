@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pyggml_server.errors import BadRequestError
 from pyggml_server.protocol import GrammarText
+from pyggml_server.templates import close_schema
 
 __all__ = ["parse_format"]
 
@@ -16,10 +17,6 @@ _FIELDS: Final = {
     "regex": ("pattern", "value"),
     "choice": ("choices", "value"),
 }
-
-_NAMED: Final = ("properties", "patternProperties", "$defs", "definitions")
-_NESTED: Final = ("items", "prefixItems", "additionalProperties", "anyOf", "oneOf")
-_SAYS_OTHERWISE: Final = ("additionalProperties", "patternProperties", "unevaluatedProperties", "allOf", "$ref")
 
 
 def parse_format(value: Any) -> GrammarText | None:
@@ -55,29 +52,7 @@ def parse_format(value: Any) -> GrammarText | None:
 
 
 def _schema(value: Mapping[str, Any], *, strict: bool) -> GrammarText:
-    return GrammarText("json_schema", json.dumps(_closed(value), ensure_ascii=False), lenient=not strict)
-
-
-def _closed(schema: Any) -> Any:
-    """The schema with objects that have just the properties it lists, unless it says otherwise.
-
-    JSON Schema allows any others; Ollama's grammars do not, and most schemas (pydantic's among them) count on that.
-    """
-    if isinstance(schema, list):
-        return [_closed(item) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    closed = dict(schema)
-    for name in _NAMED:
-        if isinstance(closed.get(name), Mapping):
-            closed[name] = {key: _closed(value) for key, value in closed[name].items()}
-    for name in _NESTED:
-        if name in closed:
-            closed[name] = _closed(closed[name])
-    # parts of an allOf must stay open: each would forbid the properties of the others
-    if "properties" in closed and not any(name in closed for name in _SAYS_OTHERWISE):
-        closed["additionalProperties"] = False
-    return closed
+    return GrammarText("json_schema", json.dumps(close_schema(value), ensure_ascii=False), lenient=not strict)
 
 
 def _grammar(kind: str, value: Mapping[str, Any]) -> GrammarText:

@@ -8,6 +8,7 @@ from pyggml_server.templates.messages import FittedPrompt, Message, RenderedProm
 from pyggml_server.templates.parser import OutputParser, output_parser
 from pyggml_server.templates.prelude import Prelude, answer_opening, open_prelude
 from pyggml_server.templates.renderer import PromptRenderer
+from pyggml_server.templates.schemas import close_schema
 
 __all__ = [
     "Content",
@@ -22,6 +23,7 @@ __all__ = [
     "Thinking",
     "ToolCall",
     "answer_opening",
+    "close_schema",
     "fit_messages",
     "open_prelude",
     "output_parser",

@@ -11,6 +11,7 @@ from pyggml_server.templates.formats import CallFormat
 from pyggml_server.templates.go_writer import GoWriter
 from pyggml_server.templates.probing import DEFAULT_SHAPE, PROBE_ID, CallShape
 from pyggml_server.templates.renderer import PromptRenderer
+from pyggml_server.templates.schemas import close_schema
 
 __all__ = ["tool_choice_grammar"]
 
@@ -78,8 +79,8 @@ _VALUES: Final = frozenset({"const", "enum"})
 
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema of arguments: an object, whatever else it says, without remarks, which can be long."""
-    return {**_slim(schema), "type": "object"}
+    """A schema of arguments: an object with the properties that it lists, without remarks, which can be long."""
+    return {**close_schema(_slim(schema)), "type": "object"}
 
 
 def _slim(schema: Any) -> Any:

@@ -170,3 +170,13 @@ def test_schemas_of_any_kind_compile(family: Family, vocabulary: Vocabulary) -> 
     odd = {"name": 'a"b\\', "parameters": {"type": "object", "properties": {"x": {"not": {}}}, "uniqueItems": True}}
     grammar = tool_choice_grammar(family("hermes"), [{"function": odd}], "required", parallel=False)
     vocabulary.compile(grammar)
+
+
+def test_arguments_are_those_that_the_schema_lists(family: Family) -> None:
+    open_map = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": True}
+    parameters = {"type": "object", "properties": {"a": {"type": "string"}, "b": open_map}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    text = tool_choice_grammar(family("hermes"), tools, "required", parallel=False).text
+    schema = json.loads(text[text.index("%json ") + 6 :].splitlines()[0])
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["b"]["additionalProperties"] is True
