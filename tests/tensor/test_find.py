@@ -32,7 +32,7 @@ def test_an_rpc_server_by_its_address() -> None:
         (device,) = find_devices(f"RPC://{endpoint}")
         assert device.name.startswith("RPC") and not device.is_cpu
         assert find_devices(f"rpc://{endpoint}") == [device]
-        assert device.memory()[1] == find_device("CPU").memory()[1]
+        assert device.memory()[1] >= find_device("CPU").memory()[1]  # which a container may limit
 
 
 def test_available_memory_of_the_cpu() -> None:

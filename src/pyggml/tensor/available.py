@@ -7,15 +7,16 @@ from typing import Final
 __all__ = ["available_memory"]
 
 _GROUPS: Final = {
-    "": ("", "memory.max", "memory.current", "inactive_file"),
-    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    "": ("", "memory.max", "memory.current", ""),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 }
-"""By the controllers of a line of ``/proc/self/cgroup``: folder, files and counter of versions 2 and 1 (Linux,
-``admin-guide/cgroup-v2.rst`` and ``cgroup-v1/memory.rst``)."""
+"""By the controllers of a line of ``/proc/self/cgroup``: folder, files and prefix of counters of versions 2 and 1
+(Linux, ``admin-guide/cgroup-v2.rst`` and ``cgroup-v1/memory.rst``)."""
 
 
-def available_memory(root: Path = Path("/")) -> list[int]:
-    """Bytes that each limit leaves: the system's memory, and every control group around this process.
+def available_memory(root: Path = Path("/")) -> list[tuple[int, int]]:
+    """Bytes that each limit leaves, and the limit: of the system's memory, and of every control group around this
+    process.
 
     Files that were read and may be forgotten count as free. Empty where the system is not Linux.
 
@@ -23,14 +24,17 @@ def available_memory(root: Path = Path("/")) -> list[int]:
         root: Where ``proc`` and ``sys`` are.
     """
     found = []
-    for line in _lines(root / "proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            found.append(int(line.split()[1]) * 1024)
-    for group, limit, used, files in _groups(root):
+    rows = dict(line.split(":", 1) for line in _lines(root / "proc/meminfo") if ":" in line)
+    if "MemAvailable" in rows and "MemTotal" in rows:
+        left, most = (int(rows[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+        found.append((left, most))
+    for group, limit, used, prefix in _groups(root):
         try:
             most = int((group / limit).read_text(encoding="ascii"))
-            rows = dict(line.split() for line in _lines(group / "memory.stat"))
-            found.append(max(0, most - int((group / used).read_text(encoding="ascii")) + int(rows.get(files, 0))))
+            counts = dict(line.split() for line in _lines(group / "memory.stat"))
+            files = sum(int(counts.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+            left = most - int((group / used).read_text(encoding="ascii")) + files
+            found.append((max(0, min(left, most)), most))
         except (OSError, ValueError):
             continue  # "max", or no such limit here
     return found

@@ -68,12 +68,12 @@ class Device:
         return self.type == DeviceType.CPU
 
     def memory(self) -> tuple[int, int]:
-        """Free and total memory in bytes, as the driver reports it now; for the CPU what the system could give us."""
+        """Free and total memory in bytes, as the driver reports it now; of the CPU what this process can have."""
         free, total = ffi.new("size_t *"), ffi.new("size_t *")
         lib.ggml_backend_dev_memory(self.ptr, free, total)
         if self.is_cpu:
-            limits = [int(total[0]), *available_memory()]
-            return min(limits), int(total[0])
+            limits = [(int(total[0]), int(total[0])), *available_memory()]
+            return min(left for left, _ in limits), min(most for _, most in limits)
         return int(free[0]), int(total[0])
 
     def supports_op(self, tensor: Any) -> bool:
