@@ -113,3 +113,22 @@ def test_attention_over_an_f16_cache(d: int, h: int, h_kv: int, n_past: int) -> 
     alone = np.concatenate([computed(i, 1, n_threads=2) for i in range(N_MAX)])
     for n, n_threads in ((2, 2), (5, 1), (8, 2), (8, 3)):
         np.testing.assert_array_equal(computed(0, n, n_threads=n_threads), alone[:n], err_msg=f"{n} tokens")
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("n", [1, 255, 256, 257, 700])
+def test_it_does_not_matter_where_cells_lie(n: int) -> None:
+    """A sequence that has a cache to itself, and one whose cells stand among those of others."""
+    random = np.random.default_rng(n)
+    k, v = (random.normal(size=(n, 3, 64)).astype(np.float16) for _ in range(2))
+    q = random.normal(size=(3, 9, 64)).astype(np.float32)
+    expected = attend(q, k, v, np.zeros((3, n), np.float16), n_threads=2)
+    for n_cells in (n + 5, 3 * n + 40):
+        where = np.sort(random.choice(n_cells, n, replace=False))
+        others_k, others_v = (random.normal(size=(n_cells, 3, 64)).astype(np.float16) for _ in range(2))
+        others_k[where], others_v[where] = k, v
+        mask = np.full((3, n_cells), -np.inf, np.float16)
+        mask[:, where] = 0
+        for rows, n_threads in ((slice(0, 3), 2), (slice(0, 1), 2), (slice(2, 3), 1), (slice(1, 2), 3)):
+            got = attend(q[rows], others_k, others_v, mask[rows], n_threads=n_threads)
+            np.testing.assert_array_equal(got, expected[rows], err_msg=f"{n} of {n_cells} cells, {n_threads} threads")
