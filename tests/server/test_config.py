@@ -95,6 +95,8 @@ def test_with_a_certificate_commands_speak_https() -> None:
     files = {"PYGGML_TLS_CERTIFICATE": __file__, "PYGGML_TLS_KEY": __file__}
     assert Config.from_environment({**files, "OLLAMA_HOST": "0.0.0.0:1/x"}).server_url == "https://127.0.0.1:1/x"
     assert Config.from_environment({"OLLAMA_HOST": "0.0.0.0:1"}).server_url == "http://127.0.0.1:1"
+    here = {"0.0.0.0": True, "[::]": True, "localhost": True, "127.0.0.1:1": True, "10.1.2.3": False, "box": False}
+    assert {host: Config.from_environment({"OLLAMA_HOST": host}).host.is_here for host in here} == here
 
 
 def test_folders() -> None:

@@ -75,7 +75,7 @@ def test_products(backend: Backend, dtype: DType, repack: bool) -> None:
         np.testing.assert_array_equal(together, alone[:n], err_msg=f"{n} columns")
 
 
-@pytest.mark.parametrize("dtype", [DType.Q4_1, DType.Q5_0, DType.Q5_1], ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("dtype", [DType.Q4_1, DType.Q5_0, DType.Q5_1, DType.Q8_0], ids=lambda dtype: dtype.name)
 def test_products_of_many(backend: Backend, dtype: DType) -> None:
     """Tiles of four rows and two columns, by two threads, with some left over; and rows that tiles do not take."""
     x = np.random.default_rng(2).normal(size=(33, 96)).astype(np.float32)

@@ -66,11 +66,7 @@ async def show(call: Call) -> Reply:
     model = await call.state.catalog.open(body.model or body.name or "")
     catalog = call.state.catalog
     facts = await catalog.facts(model.stored.name)
-    manifest = await catalog.run(catalog.store.manifests.read, model.stored.name)
-    description = catalog.store.blobs.path(manifest.config.digest)
-    answer: ShowAnswer = await catalog.run(
-        show_model, model, details_of(model.stored.details, facts), body, description
-    )
+    answer: ShowAnswer = await catalog.run(show_model, model, details_of(model.stored.details, facts), body)
     return Document(answer)
 
 

@@ -1,11 +1,8 @@
 """What ``/api/show`` tells of a model."""
 
 import math
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 
 from pyggml.gguf import GGUFFile, StringArray, parameter_count
@@ -21,22 +18,13 @@ _SHORT: Final = 5
 _HIDDEN: Final = frozenset({"general.name", "tokenizer.chat_template"})
 
 
-class _Recorded(msgspec.Struct):
-    """What a model's description holds for Ollama alone."""
-
-    renderer: str = ""
-    parser: str = ""
-    requires: str = ""
-
-
-def show_model(model: OpenModel, details: Details, request: ShowRequest, description: Path) -> ShowAnswer:
+def show_model(model: OpenModel, details: Details, request: ShowRequest) -> ShowAnswer:
     """The answer; ``system`` and ``template`` of the request stand in for the model's own.
 
     Args:
         model: The model.
         details: Of it, as lists show them.
         request: The request.
-        description: The file with the model's description (the manifest's ``config``).
 
     Raises:
         GGUFError: the file of the weights is damaged.
@@ -44,11 +32,8 @@ def show_model(model: OpenModel, details: Details, request: ShowRequest, descrip
     """
     if request.template:
         GoTemplate(request.template)
-    recorded = _Recorded()
-    # without it, or with one of another kind, a model works as well
-    with suppress(OSError, msgspec.DecodeError):
-        recorded = msgspec.json.decode(description.read_bytes(), type=_Recorded)
     stored = model.stored
+    recorded = stored.details
     verbose = bool(request.verbose)
     system = request.system or stored.system or ""
     template = request.template or stored.template or ""

@@ -1,10 +1,10 @@
 """``pyggml bench``."""
 
 import json
+import math
 import platform
 import resource
 import sys
-from statistics import mean, median, stdev
 from typing import Any
 
 import click
@@ -41,6 +41,8 @@ def bench(
         raise click.UsageError("there is nothing to measure: both --n-prompt and --n-gen are 0")
     if sequences > 1 and (depth or not (n_prompt and n_gen)):
         raise click.UsageError("--sequences needs both --n-prompt and --n-gen, and no --depth")
+    import numpy as np
+
     from pyggml.engine import Engine
 
     found = find_model(model)
@@ -49,7 +51,7 @@ def bench(
     with Engine(found.path, config) as engine:
         measured = _measure(engine, n_prompt, n_gen, depth, repetitions, sequences)
         results = [
-            {"test": test, "median": median(rates), "mean": mean(rates), "samples": rates}
+            {"test": test, "median": float(np.median(rates)), "mean": float(np.mean(rates)), "samples": rates}
             for test, rates in measured.items()
         ]
         document = {
@@ -101,7 +103,8 @@ def _peak_rss() -> int:
 def _print(document: dict[str, Any]) -> None:
     click.echo(f"{'model':<28} {'device':<8} {'threads':>7} {'test':>14} {'t/s (median)':>14} {'± t/s':>8}")
     for result in document["results"]:
-        spread = stdev(result["samples"]) if len(result["samples"]) > 1 else 0.0
+        samples, mean = result["samples"], result["mean"]
+        spread = math.sqrt(sum((sample - mean) ** 2 for sample in samples) / max(len(samples) - 1, 1))
         click.echo(
             f"{document['model']:<28} {document['device']:<8} {document['n_threads']:>7} {result['test']:>14} "
             f"{result['median']:>14.2f} {spread:>8.2f}"

@@ -29,7 +29,7 @@ def remove(names: tuple[str, ...]) -> None:
 
 def _unload(config: Config, name: Name) -> None:
     """Tell the server of this machine, if there is one: files that it has open would stay on the disk."""
-    if not config.host.is_loopback:
+    if not config.host.is_here:
         return  # another machine's server has another store
     with suppress(ServerError), open_client(config) as client:
         client.timeout = _PATIENCE

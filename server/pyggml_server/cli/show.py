@@ -22,13 +22,17 @@ _TEXT = 200
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--tensors", is_flag=True, help="List the tensors too.")
 @click.option("-v", "--verbose", is_flag=True, help="Print arrays and texts in full length.")
-@click.option("--license", "part", flag_value="license", help="Print the licences only.")
-@click.option("--modelfile", "part", flag_value="modelfile", help="Print a Modelfile that makes the model again.")
-@click.option("--parameters", "part", flag_value="parameters", help="Print the default options only.")
-@click.option("--system", "part", flag_value="system", help="Print the system message only.")
-@click.option("--template", "part", flag_value="template", help="Print the prompt template only.")
-def show(model: str, part: str | None, *, as_json: bool, tensors: bool, verbose: bool) -> None:
+@click.option("--license", is_flag=True, help="Print the licences only.")
+@click.option("--modelfile", is_flag=True, help="Print a Modelfile that makes the model again.")
+@click.option("--parameters", is_flag=True, help="Print the default options only.")
+@click.option("--system", is_flag=True, help="Print the system message only.")
+@click.option("--template", is_flag=True, help="Print the prompt template only.")
+def show(model: str, *, as_json: bool, tensors: bool, verbose: bool, **texts: bool) -> None:
     """Show what is inside MODEL: the path of a GGUF file, or the name of a model in the store."""
+    parts = [name for name, wanted in texts.items() if wanted]
+    if len(parts) > 1:
+        raise click.UsageError(f"--{parts[0]} and --{parts[1]} print one text each: give one of them")
+    part = parts[0] if parts else None
     if part is not None and (as_json or tensors or verbose):
         raise click.UsageError(f"--{part} prints one text: give no other option with it")
     found = find_model(model)

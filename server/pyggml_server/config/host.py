@@ -7,6 +7,7 @@ from typing import Final
 __all__ = ["Host", "parse_host"]
 
 _PORTS: Final = {"http": 80, "https": 443}
+_EVERY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,7 @@ class Host:
     @property
     def client_url(self) -> str:
         """As :attr:`url`, with a loopback address where the server listens on every address."""
-        every = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-        return replace(self, host=every.get(self.host, self.host)).url
+        return replace(self, host=_EVERY.get(self.host, self.host)).url
 
     @property
     def is_loopback(self) -> bool:
@@ -44,6 +44,11 @@ class Host:
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host.lower() == "localhost"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether clients that are told this address find the server on their own machine."""
+        return self.is_loopback or self.host in _EVERY
 
 
 def parse_host(text: str) -> Host:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pyggml.gguf import GGUFFile
 from pyggml_server.errors import StoreError
-from pyggml_server.store.details import describe_gguf
+from pyggml_server.store.details import RECORDED, describe_gguf
 from pyggml_server.store.drafts import import_draft
 from pyggml_server.store.manifests import CONFIG_MEDIA_TYPE, LAYER_PREFIX, Layer, Manifest
 from pyggml_server.store.models import Store, StoredModel
@@ -19,7 +19,6 @@ from pyggml_server.store.weights import import_adapters, import_files, quantize_
 
 __all__ = ["create_model"]
 
-_RECORDED: Final = ("renderer", "parser", "requires")
 _OTHER: Final = frozenset({"template", "prompt", "system", "params", "messages", "license"})
 
 
@@ -100,18 +99,14 @@ def _config(store: Store, recipe: Recipe, base: StoredModel | None, layers: Sequ
     weights = next((layer for layer in layers if layer.kind == "model"), None)
     if weights is None:
         raise StoreError(f"{recipe.name.display}: there are no model weights")
-    inherited: dict[str, Any] = {}
-    if base is not None:
-        manifest = store.manifests.read(base.name)
-        inherited = json.loads(store.blobs.path(manifest.config.digest).read_bytes())
     details = describe_gguf(store.blobs.path(weights.digest))
     document = json.loads(details.to_bytes(layers=tuple(layer.digest for layer in layers)))
     draft = next((layer for layer in layers if layer.kind == "draft"), None)
     if draft is not None:
         family = describe_gguf(store.blobs.path(draft.digest)).family
         document["draft"] = {"model_format": "gguf", "architecture": family}
-    for key in _RECORDED:
-        if value := getattr(recipe, key) or inherited.get(key):
+    for key in RECORDED:
+        if value := getattr(recipe, key) or (getattr(base.details, key) if base is not None else ""):
             document[key] = value
     return _json(document)
 

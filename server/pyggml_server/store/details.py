@@ -3,12 +3,15 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pyggml.gguf import GGUFFile, ModelMetadata, file_type_name, parameter_count
 from pyggml_server.errors import StoreError
 
-__all__ = ["ModelDetails", "describe_gguf", "human_bytes", "human_count"]
+__all__ = ["RECORDED", "ModelDetails", "describe_gguf", "human_bytes", "human_count"]
+
+RECORDED: Final = ("renderer", "parser", "requires")
+"""What a description holds for Ollama alone; commands of the Modelfile, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,9 @@ class ModelDetails:
         families: All architectures in the model (a projector has its own).
         parameter_size: Number of parameters for people, e.g. ``134.52M``.
         quantization_level: E.g. ``Q4_K_M``.
+        renderer: Name of the code that writes prompts in Ollama; recorded for it, as are the next two.
+        parser: Name of the code that reads answers in Ollama.
+        requires: The version of Ollama that the model needs.
     """
 
     format: str = ""
@@ -28,6 +34,9 @@ class ModelDetails:
     families: tuple[str, ...] = ()
     parameter_size: str = ""
     quantization_level: str = ""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
 
     def to_bytes(self, *, layers: tuple[str, ...]) -> bytes:
         """The config document, with the digests of the layers in it, as Ollama writes it."""
@@ -58,7 +67,9 @@ class ModelDetails:
                 raise TypeError("a field is not text")
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(f"{label}: the model's description is damaged ({error})") from error
-        return cls(texts[0], texts[1], tuple(families), texts[2], texts[3])
+        # a model works as well without these, or with ones that make no sense
+        recorded = {key: value for key in RECORDED if isinstance(value := document.get(key), str)}
+        return cls(texts[0], texts[1], tuple(families), texts[2], texts[3], **recorded)
 
 
 def describe_gguf(path: Path) -> ModelDetails:

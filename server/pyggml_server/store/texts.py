@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pyggml_server.store.details import RECORDED
 from pyggml_server.store.models import StoredModel
 
 __all__ = ["modelfile_text", "parameter_lines"]
@@ -38,6 +39,9 @@ def modelfile_text(stored: StoredModel, *, system: str, template: str) -> str:
         for value in values if isinstance(values, list) else [values]:
             text = value if isinstance(value, str) else json.dumps(value)
             lines.append(f"PARAMETER {name} {_quote(text) if text.strip() != text or not text else text}")
+    for key in RECORDED:
+        if value := getattr(stored.details, key):
+            lines.append(f"{key.upper()} {value if value.isprintable() and ' ' not in value else _quote(value)}")
     lines += [f"MESSAGE {m.get('role', '')} {_quote(m.get('content', ''))}" for m in stored.messages]
     lines += [f"LICENSE {_quote(text)}" for text in stored.licenses]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """The OpenAPI document says what the server does: requests nobody thinks of, made from it."""
 
+import json
 import re
 from typing import Any
 
@@ -7,6 +8,7 @@ import httpx2
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from jsonschema import Draft202012Validator
 from schemathesis import Case
 from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
@@ -135,3 +137,28 @@ def test_bodies_are_described() -> None:
     assert {"model", "messages", "tools", "think", "_debug_render_only", "load_progress"} <= set(properties)
     blob = document["paths"]["/api/blobs/{digest}"]
     assert blob["post"]["parameters"][0]["name"] == "digest"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "logprobs": True}),
+        ("/v1/completions", {"prompt": "hi", "logprobs": 1, "n": 2}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/responses", {"input": "hi"}),
+    ],
+)
+def test_events_are_what_the_document_says(http: httpx2.Client, path: str, body: dict[str, Any]) -> None:
+    document = http.get("/openapi.json").json()
+    schema = document["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    held = schema["properties"]["data"]["anyOf"][1]["contentSchema"]
+    check = Draft202012Validator({**held, "components": document["components"]})
+    limit = "max_output_tokens" if path == "/v1/responses" else "max_tokens"
+    usage = {"stream_options": {"include_usage": True}} if "completions" in path else {}
+    text = http.post(path, json={"model": "smol", "stream": True, limit: 4, **usage, **body}).text
+    events = [line[len("data: ") :] for line in text.splitlines() if line.startswith("data: ")]
+    assert len(events) > 3
+    for event in events:
+        if event != "[DONE]":
+            check.validate(json.loads(event))
+    assert not check.is_valid({})

@@ -36,6 +36,7 @@ def test_what_is_recorded(http: httpx2.Client) -> None:
     assert made.json() == {"status": "success"}
     shown = http.post("/api/show", json={"model": "recorded"}).json()
     assert {name: shown[name] for name in recorded} == recorded
+    assert {"RENDERER qwen3-coder", "PARSER qwen3", "REQUIRES 0.14.0"} <= set(shown["modelfile"].splitlines())
     assert not recorded.keys() & http.post("/api/show", json={"model": "smol"}).json().keys()
     assert http.request("DELETE", "/api/delete", json={"model": "recorded"}).status_code == 200
 

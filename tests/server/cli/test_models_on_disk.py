@@ -86,6 +86,7 @@ def test_show_prints_one_part(folder: Path, tiny: TinyModel) -> None:
     _ok("create", "again", "-f", "printed")
     for part in ("license", "system", "template", "parameters"):
         assert _ok("show", "again", f"--{part}") == _ok("show", "mine", f"--{part}")
+    assert "--system and --modelfile print one text each" in _run("show", "mine", "--system", "--modelfile").stderr
     assert "give no other option" in _run("show", "mine", "--system", "--json").stderr
     assert "is for models in the store" in _run("show", str(tiny.path), "--system").stderr
 

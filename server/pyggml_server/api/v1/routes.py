@@ -12,6 +12,7 @@ from pyggml_server.api.v1.anthropic import CountTokens, Messages
 from pyggml_server.api.v1.anthropic_types import CountRequest, MessagesRequest, Reply
 from pyggml_server.api.v1.chat import ChatCompletions
 from pyggml_server.api.v1.chat_types import ChatRequest, Completion
+from pyggml_server.api.v1.chunk_types import ChatChunk, TextChunk, TypedEvent
 from pyggml_server.api.v1.completion_types import CompletionRequest, TextCompletion
 from pyggml_server.api.v1.completions import Completions
 from pyggml_server.api.v1.connection import AnthropicForm, Endpoint, Handler, OpenAIForm
@@ -32,7 +33,7 @@ class _Line:
     method: str = "POST"
     body: Any = None
     answer: Any = None
-    streams: bool = False
+    event: Any = None
     tag: str = "openai"
 
 
@@ -43,7 +44,7 @@ _TABLE: Final = (
         make=lambda state: ChatCompletions(state.generator),
         body=ChatRequest,
         answer=Completion,
-        streams=True,
+        event=ChatChunk,
     ),
     _Line(
         path="/v1/completions",
@@ -51,7 +52,7 @@ _TABLE: Final = (
         make=lambda state: Completions(state.generator),
         body=CompletionRequest,
         answer=TextCompletion,
-        streams=True,
+        event=TextChunk,
     ),
     _Line(
         path="/v1/embeddings",
@@ -66,7 +67,7 @@ _TABLE: Final = (
         make=lambda state: Messages(state.generator),
         body=MessagesRequest,
         answer=Reply,
-        streams=True,
+        event=TypedEvent,
         tag="anthropic",
     ),
     _Line(
@@ -105,7 +106,7 @@ _TABLE: Final = (
         make=lambda state: Responses(state.generator),
         body=ResponsesRequest,
         answer=dict[str, Any],
-        streams=True,
+        event=TypedEvent,
     ),
 )
 
@@ -137,7 +138,8 @@ def _description(line: _Line) -> Description:
         summary=line.summary,
         body=line.body,
         answer=line.answer,
-        stream_type="text/event-stream" if line.streams else None,
+        stream_type="text/event-stream" if line.event is not None else None,
+        event=line.event,
         statuses=statuses,
         tag=line.tag,
     )
